@@ -1,0 +1,71 @@
+/**
+ * What every engine is: it owns the model's weights, the bytes behind page ids and the page statistics,
+ * and turns chunks of tokens into logits. It knows token ids, pages and lists; no text, no requests, no
+ * techniques. Called by the scheduler's loop; implementations: onnx/, reference/, fake/, cuda/.
+ */
+import type { AttentionPlan } from '../kvcache/page-lists/page-list.ts';
+
+/** Consecutive tokens of one sequence to compute in this step. A prefill has many, a decode step one. */
+export interface Chunk {
+  /** Stable per sequence; keys what an engine remembers between steps (picked pages). */
+  readonly sequenceId: number;
+  /** Token ids. [n], n >= 1 */
+  readonly tokens: Int32Array;
+  /** Position of tokens[0] in the text = tokens of this sequence that are in KV memory already. */
+  readonly start: number;
+  /** Physical page of each 64 positions; covers 0..start+n-1. Entries outside the plan may be -1. */
+  readonly pageTable: Int32Array;
+  readonly attention: AttentionPlan;
+  /** Position of tokens[0] for RoPE: start, unless positions are renumbered inside the list. */
+  readonly ropeStart: number;
+  /** Prompt length of the sequence; dynamic RoPE derives its base from it. */
+  readonly promptTokens: number;
+  /** Which rows of logits to return. */
+  readonly logits: 'none' | 'last' | 'all';
+}
+
+export interface StepResult {
+  /** One entry per chunk, in order: [rows * vocab] with rows = 0 (null), 1 or n. Valid until the next run. */
+  readonly logits: readonly (Float32Array | null)[];
+  /** Pages read by attention, summed over chunks, layers and KV heads. */
+  readonly pagesRead: number;
+  /** Candidate pages scored, summed likewise. */
+  readonly pagesScored: number;
+}
+
+/** What the rest of the program may know of the loaded model. Plain data: crosses the process border. */
+export interface EngineSpec {
+  /** 'onnx', 'cuda', 'reference' or 'fake'. */
+  readonly engine: string;
+  readonly precision: string;
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly vocab: number;
+  /** Longest text the model was trained for, in tokens. */
+  readonly contextLength: number;
+  readonly slidingWindow: readonly (number | null)[];
+  /** See HeadGeometry.headOrder. */
+  readonly headOrder: Int32Array | null;
+  /** Bytes of KV memory (statistics included) per token. */
+  readonly kvBytesPerToken: number;
+}
+
+export interface Engine {
+  readonly spec: EngineSpec;
+  /** Pages of KV memory; ids are 0..pages-1. */
+  readonly pages: number;
+  /**
+   * Computes the chunks, writes their keys and values to their pages, updates the page statistics.
+   * Several chunks of one sequence in one step are computed in order, each seeing the one before.
+   * A sequence's result does not depend on the other chunks. Not reentrant.
+   */
+  run(step: readonly Chunk[]): Promise<StepResult>;
+  /** Drops what is remembered of a sequence (picked pages, rotated pages). Idempotent. */
+  forget(sequenceId: number): void;
+  close(): Promise<void>;
+}
+
+/** A model or an option that this program cannot serve. The message is one sentence for the operator. */
+export class UnsupportedModelError extends Error {
+  override readonly name = 'UnsupportedModelError';
+}
