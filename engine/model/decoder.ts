@@ -25,9 +25,9 @@ export function decode<V>(ops: Ops<V>, spec: ModelSpec): V {
 
 function attention<V>(ops: Ops<V>, spec: ModelSpec, layer: number, x: V): V {
   const name = `model.layers.${layer}.self_attn`;
-  let q = ops.linear(x, `${name}.q_proj`);
-  let k = ops.linear(x, `${name}.k_proj`);
-  const v = ops.linear(x, `${name}.v_proj`);
+  const [query, key, v] = ops.linears(x, [`${name}.q_proj`, `${name}.k_proj`, `${name}.v_proj`]) as [V, V, V];
+  let q = query;
+  let k = key;
   if (spec.headNorms) {
     q = ops.headNorm(q, `${name}.q_norm`, spec.heads);
     k = ops.headNorm(k, `${name}.k_norm`, spec.kvHeads);
@@ -38,8 +38,8 @@ function attention<V>(ops: Ops<V>, spec: ModelSpec, layer: number, x: V): V {
 }
 
 function feedForward<V>(ops: Ops<V>, name: string, x: V): V {
-  const gated = ops.siluMul(ops.linear(x, `${name}.gate_proj`), ops.linear(x, `${name}.up_proj`));
-  return ops.linear(gated, `${name}.down_proj`);
+  const [gate, up] = ops.linears(x, [`${name}.gate_proj`, `${name}.up_proj`]) as [V, V];
+  return ops.linear(ops.siluMul(gate, up), `${name}.down_proj`);
 }
 
 /** Final norm and head, on the wanted rows only: the head is the widest layer of a small model. */

@@ -17,6 +17,8 @@ export interface Ops<V> {
   addNorm(x: V, delta: V, weight: WeightName): { sum: V; normed: V };
   /** x W^T (+ bias, if the checkpoint has `${layer}.bias`). [tokens, in] -> [tokens, out] */
   linear(x: V, layer: WeightName): V;
+  /** Several linear layers of one input, as `linear` one by one; backends compute them as one product. */
+  linears(x: V, layers: readonly WeightName[]): V[];
   /** rmsNorm over each head's channels (Qwen3). [tokens, heads * headDim] -> same */
   headNorm(x: V, weight: WeightName, heads: number): V;
   /** Rotary embedding, half-split layout, at the step's positions (arXiv 2104.09864). [tokens, heads * headDim] -> same */
