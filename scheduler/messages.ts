@@ -6,6 +6,9 @@
 import type { EngineSpec } from '../engine/engine.ts';
 import type { AttentionSettings } from '../kvcache/page-lists/page-list.ts';
 
+// The HTTP side sees the engine side through this file only.
+export type { AttentionSettings, EngineSpec };
+
 /** Settings that count pages are rounded to this before they cross. */
 export { PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
 

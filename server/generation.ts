@@ -2,8 +2,7 @@
  * The HTTP side's view of the engine: submit a request, read its events. Knows token ids, no text and no
  * HTTP. engine-client.ts implements it over a child process (or in process, in tests); routes/ call it.
  */
-import type { EngineSpec } from '../engine/engine.ts';
-import type { EngineGauges, GenerationRequest, SequenceEvent, StepCounters } from '../scheduler/messages.ts';
+import type { EngineGauges, EngineSpec, GenerationRequest, SequenceEvent, StepCounters } from '../scheduler/messages.ts';
 
 /**
  * One submitted request. Iterating yields its events in order and ends after the last choice has finished
