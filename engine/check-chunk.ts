@@ -1,0 +1,41 @@
+/**
+ * What an engine may rely on in a chunk, checked before anything is written: a broken plan must stop the
+ * step, not read another sequence's memory. Knows no engine. Called by engines at the start of a step.
+ */
+import { PAGE_TOKENS, type PagePlan } from '../kvcache/page-lists/page-list.ts';
+import type { Chunk, EngineSpec } from './engine.ts';
+
+type Geometry = Pick<EngineSpec, 'layers' | 'kvHeads' | 'vocab'> & { readonly pages: number };
+
+/** Throws RangeError with both numbers. */
+export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pages }: Geometry): void {
+  const { tokens, start, pageTable, attention } = chunk;
+  if (tokens.length === 0) throw new RangeError('a chunk needs at least 1 token, got 0');
+  checkBelow('token', tokens, vocab);
+  const lastPage = Math.floor((start + tokens.length - 1) / PAGE_TOKENS);
+  if (lastPage >= pageTable.length) throw new RangeError(`page table has ${pageTable.length} pages, the chunk ends in page ${lastPage}`);
+  checkBelow('page', pageTable.subarray(Math.floor(start / PAGE_TOKENS), lastPage + 1), pages);
+  if (attention.classOf.length !== layers * kvHeads) {
+    throw new RangeError(`classOf has ${attention.classOf.length} entries for ${layers * kvHeads} KV heads`);
+  }
+  checkBelow('head class', attention.classOf, attention.classes.length);
+  for (const plan of attention.classes) checkPlan(plan, start, pages);
+}
+
+function checkPlan(plan: PagePlan, start: number, pages: number): void {
+  const { fixed, positionDelta, candidates, pick, tokens } = plan;
+  checkBelow('page', fixed, pages);
+  checkBelow('page', candidates, pages);
+  if (pick < 0 || pick > candidates.length) throw new RangeError(`pick is ${pick} of ${candidates.length} candidates`);
+  if (positionDelta !== null && positionDelta.length !== fixed.length) {
+    throw new RangeError(`positionDelta has ${positionDelta.length} entries for ${fixed.length} fixed pages`);
+  }
+  const most = PAGE_TOKENS * (fixed.length + pick);
+  const least = fixed.length === 0 ? most : most - PAGE_TOKENS + 1;
+  if (tokens < least || tokens > most) throw new RangeError(`a list of ${fixed.length} + ${pick} pages cannot have ${tokens} tokens`);
+  if (tokens > start) throw new RangeError(`a list has ${tokens} tokens, the sequence has ${start} before the chunk`);
+}
+
+function checkBelow(what: string, ids: Int32Array | Uint8Array, end: number): void {
+  for (const id of ids) if (id < 0 || id >= end) throw new RangeError(`${what} ${id} is outside 0..${end - 1}`);
+}

@@ -1,0 +1,50 @@
+/**
+ * The head file: which KV heads of a model can do with sinks and a window, found offline (as DuoAttention's
+ * gates are, arXiv 2410.10819). Knows no policy: it gives an order, requests say how many heads to stream.
+ * Called by engine/create.ts.
+ */
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ModelFileError, readJsonFile } from './model-file-error.ts';
+import type { ModelSpec } from './spec.ts';
+
+const HEAD_FILE = 'heads.json';
+
+/**
+ * KV heads (layer * kvHeads + head), most streaming-like first; null when the model has no head file.
+ * `path` '' looks beside the model. The file: { "order": [[layer, head], ...], ... }. Throws ModelFileError.
+ */
+export async function readHeadOrder(modelDir: string, path: string, spec: ModelSpec): Promise<Int32Array | null> {
+  const file = path === '' ? join(modelDir, HEAD_FILE) : path;
+  if (path === '' && !(await exists(file))) return null;
+  const content = await readJsonFile(file);
+  const order: unknown = typeof content === 'object' && content !== null && 'order' in content ? content.order : null;
+  return parseOrder(file, order, spec);
+}
+
+function parseOrder(file: string, order: unknown, spec: ModelSpec): Int32Array {
+  const total = spec.layers * spec.kvHeads;
+  if (!Array.isArray(order) || order.length !== total) {
+    const got = Array.isArray(order) ? `${order.length} entries` : 'no list';
+    throw new ModelFileError(file, `order must list the model's ${total} KV heads as [layer, head], got ${got}`);
+  }
+  const heads = Int32Array.from(order, (entry: unknown) => parseHead(file, entry, spec));
+  if (new Set(heads).size !== total) throw new ModelFileError(file, 'order must name each KV head once');
+  return heads;
+}
+
+function parseHead(file: string, entry: unknown, { layers, kvHeads }: ModelSpec): number {
+  const [layer, head] = Array.isArray(entry) && entry.length === 2 ? entry as unknown[] : [];
+  if (!isIndex(layer, layers) || !isIndex(head, kvHeads)) {
+    throw new ModelFileError(file, `order has the entry ${JSON.stringify(entry)}; entries are [layer, head] below [${layers}, ${kvHeads}]`);
+  }
+  return layer * kvHeads + head;
+}
+
+function isIndex(value: unknown, end: number): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < end;
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(() => true, () => false);
+}
