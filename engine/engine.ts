@@ -46,6 +46,8 @@ export interface EngineSpec {
   readonly slidingWindow: readonly (number | null)[];
   /** See HeadGeometry.headOrder. */
   readonly headOrder: Int32Array | null;
+  /** True when keys depend on Chunk.promptTokens (dynamic RoPE): prefixes of unequal prompts are then not shared. */
+  readonly keysDependOnPromptLength?: boolean;
   /** Bytes of KV memory (statistics included) per token. */
   readonly kvBytesPerToken: number;
 }

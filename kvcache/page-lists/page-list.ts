@@ -80,7 +80,18 @@ export interface PageListPolicy {
    * namespace, since keys and values of deeper layers depend on what earlier tokens could see.
    */
   readonly prefixNamespace: string;
-  /** The largest chunk that may start at `start`: a selection block in prefill, else Infinity. */
+  /**
+   * Prefill is cut only at multiples of this (or at the end of the prompt), prefix pages are shared in runs
+   * of it, and a prefix hit ends at one: then no list, and no set of queries that select together, depends
+   * on where a chunk began. Whole pages.
+   */
+  readonly spanTokens: number;
+  /**
+   * True when prefill and decode give a token the same list, so that generated tokens may be recomputed in
+   * chunks and shared. If false, both hold only as far as `isExact` does.
+   */
+  readonly sameInDecode: boolean;
+  /** The largest prefill chunk that may start at `start`; Infinity when any may. */
   maxChunkTokens(start: number): number;
   /**
    * Plan for a chunk of `tokens` tokens at position `start`. `pageTable[i]` is the physical page of

@@ -1,0 +1,128 @@
+/**
+ * The tokens that a draw may choose from, with their weights: a row of logits after temperature and
+ * filters. Nothing here sorts the vocabulary: what the filters keep is popped off a heap. Pure but for the
+ * scratch arrays that the caller lends. Called by sampler.ts.
+ */
+
+/** Parallel arrays; the first `count` entries are valid. */
+export interface Candidates {
+  /** Token ids. [vocab] */
+  readonly tokens: Int32Array;
+  /** exp((logit - largest logit) / temperature). [vocab] */
+  readonly weights: Float64Array;
+  count: number;
+  /** Sum of the weights. */
+  total: number;
+}
+
+export interface Filters {
+  /** Above 0. */
+  readonly temperature: number;
+  readonly topP: number;
+  /** 0 is off. */
+  readonly topK: number;
+  readonly minP: number;
+}
+
+/** exp(-60) is 1e-26: what lies below the largest logit by more could not change a sum of doubles. */
+const NEGLIGIBLE = -60;
+
+export function newCandidates(vocab: number): Candidates {
+  return { tokens: new Int32Array(vocab), weights: new Float64Array(vocab), count: 0, total: 0 };
+}
+
+/** Fills `target` from a row of logits in vLLM's order: temperature, min-p, top-k, top-p. */
+export function filterCandidates(logits: Float32Array, filters: Filters, target: Candidates): Candidates {
+  collect(logits, filters, target);
+  if (filters.topK > 0 && filters.topK < target.count) keepLargest(target, { maxCount: filters.topK, mass: Infinity });
+  if (filters.topP < 1) keepLargest(target, { maxCount: target.count, mass: filters.topP * target.total });
+  return target;
+}
+
+/** The candidate at which the running sum of weights passes `share` of the total; 0 <= share < 1. */
+export function drawCandidate({ tokens, weights, count, total }: Candidates, share: number): number {
+  let rest = share * total;
+  for (let i = 0; i < count; i++) {
+    rest -= weights[i]!;
+    if (rest < 0) return tokens[i]!;
+  }
+  return tokens[count - 1]!;
+}
+
+/** Index of the largest logit, the first of equals. Throws on a row without one: the engine computed rubbish. */
+export function argmax(logits: Float32Array): number {
+  let best = 0;
+  let largest = logits[0]!;
+  for (let i = 1; i < logits.length; i++) {
+    const logit = logits[i]!;
+    if (logit > largest) {
+      largest = logit;
+      best = i;
+    }
+  }
+  if (!Number.isFinite(largest)) throw new Error(`largest of ${logits.length} logits is ${largest}, expected a finite number`);
+  return best;
+}
+
+/** min-p is a bound on the logit: p >= minP * pMax where (logit - max) / temperature >= ln(minP). */
+function collect(logits: Float32Array, { temperature, minP }: Filters, target: Candidates): void {
+  const largest = logits[argmax(logits)]!;
+  const floor = largest + temperature * Math.max(NEGLIGIBLE, Math.log(minP));
+  let count = 0;
+  let total = 0;
+  for (let token = 0; token < logits.length; token++) {
+    const logit = logits[token]!;
+    if (!(logit >= floor)) continue;
+    const weight = Math.exp((logit - largest) / temperature);
+    target.tokens[count] = token;
+    target.weights[count++] = weight;
+    total += weight;
+  }
+  target.count = count;
+  target.total = total;
+}
+
+/** Keeps the heaviest candidates, largest first: no more than `maxCount`, and no more than reach `mass`. */
+function keepLargest(candidates: Candidates, limit: { maxCount: number; mass: number }): void {
+  const { tokens, weights } = candidates;
+  for (let i = (candidates.count >>> 1) - 1; i >= 0; i--) sift(candidates, i, candidates.count);
+
+  // The heap shrinks from its end, and what is popped takes the place that falls free:
+  //   [ heap ............ | third | second | largest ]
+  let heapSize = candidates.count;
+  let kept = 0;
+  while (heapSize > 0 && candidates.count - heapSize < limit.maxCount && (heapSize === candidates.count || kept < limit.mass)) {
+    kept += weights[0]!;
+    swap(candidates, 0, --heapSize);
+    sift(candidates, 0, heapSize);
+  }
+  tokens.subarray(heapSize, candidates.count).reverse();
+  weights.subarray(heapSize, candidates.count).reverse();
+  tokens.copyWithin(0, heapSize, candidates.count);
+  weights.copyWithin(0, heapSize, candidates.count);
+  candidates.count -= heapSize;
+  candidates.total = kept;
+}
+
+/** Restores the heap order below `index`: heavier first, the lower token of equals. */
+function sift(candidates: Candidates, index: number, size: number): void {
+  for (let parent = index, child = 2 * parent + 1; child < size; child = 2 * parent + 1) {
+    if (child + 1 < size && isBefore(candidates, child + 1, child)) child++;
+    if (!isBefore(candidates, child, parent)) return;
+    swap(candidates, parent, child);
+    parent = child;
+  }
+}
+
+function isBefore({ tokens, weights }: Candidates, a: number, b: number): boolean {
+  return weights[a] === weights[b] ? tokens[a]! < tokens[b]! : weights[a]! > weights[b]!;
+}
+
+function swap({ tokens, weights }: Candidates, a: number, b: number): void {
+  const token = tokens[a]!;
+  tokens[a] = tokens[b]!;
+  tokens[b] = token;
+  const weight = weights[a]!;
+  weights[a] = weights[b]!;
+  weights[b] = weight;
+}

@@ -1,0 +1,102 @@
+/**
+ * From a row of logits to a token: bias and penalties, then a draw from the filtered distribution. One
+ * Sampler per sequence keeps what its settings need of the past (counts, random state); nothing depends on
+ * what else is in the batch. Knows no engine and no request. Called by the scheduler; `distribution` is
+ * what speculative verification compares against.
+ */
+import { argmax, drawCandidate, filterCandidates, newCandidates, type Candidates, type Filters } from './candidates.ts';
+import { Random } from './random.ts';
+
+export interface SamplerSettings extends Filters {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** 1 is off. Over prompt and output, as in Hugging Face. */
+  readonly repetitionPenalty: number;
+  readonly logitBias: readonly (readonly [token: number, bias: number])[];
+}
+
+export interface SamplerContext {
+  readonly seed: number;
+  readonly promptIds: Int32Array;
+  /** Tokens that cannot be drawn before `minTokens` tokens are generated. */
+  readonly stopTokenIds: readonly number[];
+  readonly minTokens: number;
+  /** Lent to every sampler of a thread; nothing in it outlives a call. */
+  readonly scratch: SamplerScratch;
+}
+
+export interface SamplerScratch {
+  /** [vocab] */
+  readonly row: Float32Array;
+  readonly candidates: Candidates;
+}
+
+export function newSamplerScratch(vocab: number): SamplerScratch {
+  return { row: new Float32Array(vocab), candidates: newCandidates(vocab) };
+}
+
+export class Sampler {
+  readonly #settings: SamplerSettings;
+  readonly #context: SamplerContext;
+  readonly #random: Random;
+  /** How often each token was generated. */
+  readonly #counts = new Map<number, number>();
+  /** Tokens of prompt and output; empty while there is no repetition penalty. */
+  readonly #seen: Set<number>;
+  readonly #isPlain: boolean;
+  #numGenerated = 0;
+
+  constructor(settings: SamplerSettings, context: SamplerContext) {
+    this.#settings = settings;
+    this.#context = context;
+    this.#random = new Random(context.seed);
+    this.#seen = new Set(settings.repetitionPenalty === 1 ? [] : context.promptIds);
+    this.#isPlain = settings.repetitionPenalty === 1 && settings.presencePenalty === 0 && settings.frequencyPenalty === 0
+      && settings.logitBias.length === 0;
+  }
+
+  /** Draws the next token. [vocab] -> token id; `accept` it before the next row. */
+  sample(logits: Float32Array): number {
+    const row = this.#adjusted(logits);
+    if (this.#settings.temperature === 0) return argmax(row);
+    return drawCandidate(filterCandidates(row, this.#settings, this.#context.scratch.candidates), this.#random.next());
+  }
+
+  /** The probabilities that `sample` draws from; all on one token when greedy. [vocab] -> new [vocab] */
+  distribution(logits: Float32Array): Float64Array {
+    const row = this.#adjusted(logits);
+    const probabilities = new Float64Array(row.length);
+    if (this.#settings.temperature === 0) return probabilities.fill(1, argmax(row), argmax(row) + 1);
+    const { tokens, weights, count, total } = filterCandidates(row, this.#settings, this.#context.scratch.candidates);
+    for (let i = 0; i < count; i++) probabilities[tokens[i]!] = weights[i]! / total;
+    return probabilities;
+  }
+
+  /** The token was appended to the text: penalties count it from the next row on. */
+  accept(token: number): void {
+    this.#numGenerated++;
+    if (this.#isPlain) return;
+    this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
+    if (this.#settings.repetitionPenalty !== 1) this.#seen.add(token);
+  }
+
+  /** The row itself if nothing changes it, else a changed copy in the scratch. Order as in vLLM. */
+  #adjusted(logits: Float32Array): Float32Array {
+    const masksStops = this.#numGenerated < this.#context.minTokens;
+    if (this.#isPlain && !masksStops) return logits;
+    const { row } = this.#context.scratch;
+    row.set(logits);
+    if (masksStops) for (const token of this.#context.stopTokenIds) row[token] = -Infinity;
+    for (const [token, bias] of this.#settings.logitBias) row[token]! += bias;
+    this.#penalise(row);
+    return row;
+  }
+
+  #penalise(row: Float32Array): void {
+    const { repetitionPenalty, presencePenalty, frequencyPenalty } = this.#settings;
+    for (const token of this.#seen) row[token] = row[token]! > 0 ? row[token]! / repetitionPenalty : row[token]! * repetitionPenalty;
+    for (const [token, count] of this.#counts) row[token]! -= presencePenalty + frequencyPenalty * count;
+  }
+}
