@@ -3,7 +3,7 @@
  * fails what runs when the engine side dies (engine-supervisor.ts starts it again). Knows no processes, no text and
  * no HTTP. Made by main.ts.
  */
-import type { EngineGauges, EngineSpec, FailureCode, FromEngine, GenerationRequest, SequenceEvent, StepCounters } from '../scheduler/messages.ts';
+import type { EngineGauges, EngineSpec, FromEngine, GenerationRequest, SequenceEvent, StepCounters } from '../scheduler/messages.ts';
 import { EngineSupervisor } from './engine-supervisor.ts';
 import type { StartEngine } from './engine-transport.ts';
 import { EngineUnavailableError } from './errors.ts';
@@ -12,13 +12,12 @@ import { GenerationStream } from './generation-stream.ts';
 
 export interface EngineClientOptions {
   readonly start: StartEngine;
-  /** The engine side died; 'closed' says that it is not started again. `reason` is half a sentence. */
-  readonly onDown?: (reason: string, state: 'restarting' | 'closed') => void;
   /** See SupervisorOptions. */
   readonly restartDelayMs?: number;
 }
 
 type StepListener = (counters: StepCounters, gauges: EngineGauges) => void;
+type DownListener = (reason: string, state: 'restarting' | 'closed') => void;
 
 const noGauges: EngineGauges = {
   runningSequences: 0, waitingSequences: 0, prefillBacklogTokens: 0, prefillTokensPerSecond: 0, decodeStepMs: 0,
@@ -29,21 +28,19 @@ export class SupervisedEngine implements EngineClient {
   readonly #supervisor: EngineSupervisor;
   readonly #streams = new Map<number, GenerationStream>();
   readonly #stepListeners = new Set<StepListener>();
+  readonly #downListeners = new Set<DownListener>();
   readonly #queued = { requests: 0, tokens: 0 };
   #spec: EngineSpec | null = null;
   #kvTokens = 0;
   #gauges = noGauges;
   #lastId = 0;
 
-  constructor({ start, onDown, restartDelayMs = 100 }: EngineClientOptions) {
+  constructor({ start, restartDelayMs = 100 }: EngineClientOptions) {
     this.#supervisor = new EngineSupervisor({
       start,
       restartDelayMs,
       onMessage: (message) => { this.#receive(message); },
-      onDown: (reason, state) => {
-        this.#failAll(state === 'closed' ? 'shutting_down' : 'engine_failed', reason);
-        onDown?.(reason, state);
-      },
+      onDown: (reason, state) => { this.#down(reason, state); },
     });
     this.#supervisor.start();
   }
@@ -86,6 +83,11 @@ export class SupervisedEngine implements EngineClient {
     return () => { this.#stepListeners.delete(listener); };
   }
 
+  /** Called when the engine side died; 'closed' says that it is not started again. `reason` is half a sentence. */
+  onDown(listener: DownListener): void {
+    this.#downListeners.add(listener);
+  }
+
   whenReady(): Promise<void> {
     return this.#supervisor.whenReady();
   }
@@ -120,12 +122,13 @@ export class SupervisedEngine implements EngineClient {
     this.#supervisor.send({ type: 'abort', id: stream.id, choice: null, reason: 'client' });
   }
 
-  #failAll(code: FailureCode, reason: string): void {
-    const streams = [...this.#streams.values()];
-    this.#streams.clear();
+  #down(reason: string, state: 'restarting' | 'closed'): void {
     this.#queued.requests = this.#queued.tokens = 0;
     this.#gauges = noGauges;
-    for (const stream of streams) stream.fail(code, reason);
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const stream of streams) stream.fail(state === 'closed' ? 'shutting_down' : 'engine_failed', reason);
+    for (const listener of this.#downListeners) listener(reason, state);
   }
 
   #countQueued(stream: GenerationStream, sign: 1 | -1): void {

@@ -18,7 +18,7 @@ const overloaded = { status: 429, retry: true } as const;
 
 export const errorTable = {
   invalid_request: { ...refused, sentence: 'The request is malformed: {reason}' },
-  invalid_json: { ...refused, sentence: 'The request body is not valid JSON: {reason}' },
+  invalid_json: { ...refused, sentence: 'The request body is not valid JSON.' },
   missing_required_parameter: { ...refused, sentence: "Missing required parameter: '{param}'." },
   unknown_parameter: { ...refused, sentence: "Unknown parameter: '{param}'." },
   unsupported_parameter: { ...refused, sentence: "Unsupported parameter: '{param}' is not supported here. {reason}" },

@@ -40,13 +40,18 @@ export interface ServedModelOptions {
 
 type Json = Readonly<Record<string, unknown>>;
 
+/** The name in the API: as asked, else the folder's. */
+export function servedName({ folder, name }: Pick<ServedModelOptions, 'folder' | 'name'>): string {
+  return name === '' ? basename(resolve(folder)) : name;
+}
+
 export async function readServedModel(options: ServedModelOptions): Promise<ServedModel> {
   const config = await readJson(join(options.folder, 'config.json'));
   const generation = await readJson(join(options.folder, 'generation_config.json'));
   const trained = positive(config['max_position_embeddings']) ?? Infinity;
   const limit = options.maxModelLen === 0 ? Infinity : options.maxModelLen;
   return {
-    name: options.name === '' ? basename(resolve(options.folder)) : options.name,
+    name: servedName(options),
     created: Math.floor(Date.now() / 1000),
     stopTokenIds: stopTokenIds(generation, config, options.eosId),
     sampling: samplingDefaults(generation),
