@@ -22,6 +22,17 @@ const OPSET = 21;
 const IR_VERSION = 10;
 const MICROSOFT = 'com.microsoft';
 
+/** Fills a branch of an If node and returns its results. */
+type Branch = (branch: Graph) => Value[];
+
+interface Node {
+  readonly type: string;
+  readonly inputs: readonly Value[];
+  readonly attributes: Attributes;
+  readonly outputs: readonly Value[];
+  readonly domain: string;
+}
+
 /** Bytes kept outside the protobuf (which holds 2 GiB at most); the session is given them by path. */
 export interface ExternalData {
   readonly path: string;
@@ -50,9 +61,9 @@ export class Graph {
     return name;
   }
 
-  /** Makes `value` an output called `name`. */
-  output(name: Value, value: Value, type: ElementType, dimensions: readonly Dimension[]): void {
-    this.#add('Identity', [value], {}, [name], '');
+  /** Makes `value` an output called `name`; null dimensions leave its rank open. */
+  output(name: Value, value: Value, type: ElementType, dimensions: readonly Dimension[] | null): void {
+    this.#add({ type: 'Identity', inputs: [value], attributes: {}, outputs: [name], domain: '' });
     this.#outputs.push(valueInfo(name, type, dimensions));
   }
 
@@ -64,27 +75,26 @@ export class Graph {
   /** Several outputs. */
   ops(type: string, numOutputs: number, inputs: readonly Value[], attributes: Attributes = {}): Value[] {
     const outputs = Array.from({ length: numOutputs }, () => this.#name());
-    this.#add(type, inputs, attributes, outputs, '');
+    this.#add({ type, inputs, attributes, outputs, domain: '' });
     return outputs;
   }
 
   /** An operator of the com.microsoft domain (ONNX Runtime's ContribOperators.md). */
   contrib(type: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
-    return this.contribs(type, 1, inputs, attributes)[0]!;
+    return this.contribs(type, [true], inputs, attributes)[0]!;
   }
 
-  contribs(type: string, numOutputs: number, inputs: readonly Value[], attributes: Attributes = {}): Value[] {
-    const outputs = Array.from({ length: numOutputs }, () => this.#name());
-    this.#add(type, inputs, attributes, outputs, MICROSOFT);
+  /** Several outputs; `wanted[i] = false` leaves an optional output out (its name is ''). */
+  contribs(type: string, wanted: readonly boolean[], inputs: readonly Value[], attributes: Attributes = {}): Value[] {
+    const outputs = wanted.map((want) => (want ? this.#name() : ''));
+    this.#add({ type, inputs, attributes, outputs, domain: MICROSOFT });
     return outputs;
   }
 
-  /** Runs one of two branches; each returns its values, the same number with the same types. */
-  branch(condition: Value, type: ElementType, then: (branch: Graph) => Value[], otherwise: (branch: Graph) => Value[]): Value[] {
-    const [thenBranch, thenCount] = this.#build(type, then);
-    const [elseBranch, elseCount] = this.#build(type, otherwise);
-    if (thenCount !== elseCount) throw new RangeError(`the branches return ${thenCount} and ${elseCount} values`);
-    return this.ops('If', thenCount, [condition], { then_branch: thenBranch, else_branch: elseBranch });
+  /** Runs one of two branches (If); each returns one value for each of `types`. */
+  branch(condition: Value, types: readonly ElementType[], branches: { then: Branch; otherwise: Branch }): Value[] {
+    const attributes = { then_branch: this.#build(types, branches.then), else_branch: this.#build(types, branches.otherwise) };
+    return this.ops('If', types.length, [condition], attributes);
   }
 
   /** A 1-D int64 constant (shapes, axes), shared by its contents. */
@@ -127,11 +137,12 @@ export class Graph {
     return model.finish();
   }
 
-  #build(type: ElementType, fill: (branch: Graph) => Value[]): [Graph, number] {
+  #build(types: readonly ElementType[], fill: Branch): Graph {
     const branch = new Graph(this);
     const values = fill(branch);
-    for (const value of values) branch.output(branch.#name(), value, type, []);
-    return [branch, values.length];
+    if (values.length !== types.length) throw new RangeError(`a branch returns ${values.length} values, wanted ${types.length}`);
+    values.forEach((value, i) => { branch.output(branch.#name(), value, types[i]!, null); });
+    return branch;
   }
 
   #proto(): MessageWriter {
@@ -144,7 +155,7 @@ export class Graph {
     return proto;
   }
 
-  #add(type: string, inputs: readonly Value[], attributes: Attributes, outputs: readonly Value[], domain: string): void {
+  #add({ type, inputs, attributes, outputs, domain }: Node): void {
     const node = new MessageWriter();
     for (const input of inputs) node.string(1, input);
     for (const output of outputs) node.string(2, output);
@@ -184,15 +195,20 @@ function attribute(name: string, value: Attribute): MessageWriter {
   return proto.int(20, 7);
 }
 
-/** ValueInfoProto. No dimensions at all means unknown rank. */
-function valueInfo(name: Value, type: ElementType, dimensions: readonly Dimension[]): MessageWriter {
+/** ValueInfoProto; null dimensions mean unknown rank. */
+function valueInfo(name: Value, type: ElementType, dimensions: readonly Dimension[] | null): MessageWriter {
+  const tensorType = new MessageWriter().int(1, ELEMENT[type]);
+  if (dimensions !== null) tensorType.message(2, tensorShape(dimensions));
+  return new MessageWriter().string(1, name).message(2, new MessageWriter().message(1, tensorType));
+}
+
+function tensorShape(dimensions: readonly Dimension[]): MessageWriter {
   const shape = new MessageWriter();
   for (const dimension of dimensions) {
     const proto = new MessageWriter();
     shape.message(1, typeof dimension === 'number' ? proto.int(1, dimension) : proto.string(2, dimension));
   }
-  const tensorType = new MessageWriter().int(1, ELEMENT[type]).message(2, shape);
-  return new MessageWriter().string(1, name).message(2, new MessageWriter().message(1, tensorType));
+  return shape;
 }
 
 function tensor(name: string, type: ElementType, dimensions: readonly number[]): MessageWriter {

@@ -1,0 +1,183 @@
+/**
+ * From chunks to the inputs of one run of the session. A run is either decode (one token of each of several
+ * sequences) or one prefill chunk. Knows the graph's inputs and the memory's row numbers. Called by
+ * onnx-engine.ts.
+ */
+import { Tensor } from 'onnxruntime-node';
+import type { PagePlan } from '../../kvcache/page-lists/page-list.ts';
+import type { Chunk } from '../engine.ts';
+import type { Rope } from '../model/rope.ts';
+import type { ModelSpec } from '../model/spec.ts';
+import { layerNames } from './graph-interface.ts';
+import type { PickedPages } from './picked-pages.ts';
+import type { RotatedPages } from './rotated-pages.ts';
+import { givenLists, selectedLists, type LayerLists, type ListItem } from './run-lists.ts';
+
+/** Chunks that share one run: several with one token each, or a single longer one. */
+export interface Run {
+  readonly kind: 'decode' | 'uniform' | 'split';
+  readonly chunks: readonly Chunk[];
+  /** Pages that the graph picks for each selecting head; 0 without selection. */
+  readonly pick: number;
+}
+
+export type Feeds = Record<string, Tensor>;
+
+export interface PreparedRun {
+  readonly feeds: Feeds;
+  /** Items whose picks the graph returns, per layer: (chunk, head) = divmod(item, kvHeads). Empty without selection. */
+  readonly selectedItems: readonly Int32Array[];
+  readonly pagesRead: number;
+  readonly pagesScored: number;
+}
+
+export class RunInputs {
+  readonly #spec: ModelSpec;
+  readonly #rope: Rope;
+  readonly #picked: PickedPages;
+  readonly #rotated: RotatedPages;
+
+  constructor({ spec, rope, picked, rotated }: { spec: ModelSpec; rope: Rope; picked: PickedPages; rotated: RotatedPages }) {
+    this.#spec = spec;
+    this.#rope = rope;
+    this.#picked = picked;
+    this.#rotated = rotated;
+  }
+
+  prepare(run: Run): PreparedRun {
+    const feeds: Feeds = { ...this.#tokenFeeds(run), ...this.#switches(run) };
+    const selectedItems: Int32Array[] = [];
+    let pagesRead = 0;
+    let pagesScored = 0;
+    const fixed = new FixedPages(this.#rotated);
+    const shared = new Map<string, { lists: LayerLists; tensors: readonly [string, Tensor][] }>();
+    for (let layer = 0; layer < this.#spec.layers; layer++) {
+      const items = this.#items(run, layer, fixed);
+      const key = sharingKey(run, layer, this.#spec.kvHeads, items);
+      const known = key === null ? undefined : shared.get(key);
+      const entry = known ?? this.#layerEntry(run, items);
+      if (key !== null) shared.set(key, entry);
+      const names = layerNames(layer) as Record<string, string>;
+      for (const [what, tensor] of entry.tensors) feeds[names[what]!] = tensor;
+      selectedItems.push(entry.lists.items);
+      for (const { plan, fixed: pages } of items) {
+        pagesRead += pages.length + plan.pick;
+        if (run.pick > 0 && plan.pick > 0) pagesScored += plan.candidates.length;
+      }
+    }
+    return { feeds, selectedItems, pagesRead, pagesScored };
+  }
+
+  #layerEntry(run: Run, items: readonly ListItem[]) {
+    const { kvHeads } = this.#spec;
+    const equal = run.kind !== 'split';
+    const lists = run.pick > 0 ? selectedLists(items, kvHeads, { equal, pick: run.pick }) : givenLists(items, kvHeads, equal);
+    return { lists, tensors: layerTensors(run, items, lists, kvHeads) };
+  }
+
+  #items(run: Run, layer: number, fixed: FixedPages): ListItem[] {
+    const { kvHeads } = this.#spec;
+    return run.chunks.flatMap((chunk) =>
+      Array.from({ length: kvHeads }, (_, head): ListItem => {
+        const at = layer * kvHeads + head;
+        const plan = chunk.attention.classes[chunk.attention.classOf[at]!]!;
+        const reused = run.pick === 0 && plan.pick > 0;
+        const picked = reused ? this.#picked.get(chunk.sequenceId, at, plan.pick) : null;
+        return { head, plan, fixed: fixed.of(chunk.sequenceId, plan), picked };
+      }),
+    );
+  }
+
+  #tokenFeeds({ chunks }: Run): Feeds {
+    const numTokens = chunks.reduce((count, chunk) => count + chunk.tokens.length, 0);
+    const tokens = new Int32Array(numTokens);
+    const { pairs } = this.#rope;
+    const cos = new Float32Array(numTokens * pairs); // [tokens, headDim / 2]
+    const sin = new Float32Array(numTokens * pairs); // [tokens, headDim / 2]
+    const outputRows: number[] = [];
+    let at = 0;
+    for (const chunk of chunks) {
+      const end = at + chunk.tokens.length;
+      tokens.set(chunk.tokens, at);
+      const table = { cos: cos.subarray(at * pairs, end * pairs), sin: sin.subarray(at * pairs, end * pairs) };
+      this.#rope.fill(table, { start: chunk.ropeStart, tokens: chunk.tokens.length, promptTokens: chunk.promptTokens });
+      for (let row = firstOutputRow(chunk, at, end); row < end; row++) outputRows.push(row);
+      at = end;
+    }
+    return {
+      tokens: new Tensor('int32', tokens, [numTokens]),
+      cos: new Tensor('float32', cos, [numTokens, pairs]),
+      sin: new Tensor('float32', sin, [numTokens, pairs]),
+      outputRows: new Tensor('int32', Int32Array.from(outputRows), [outputRows.length]),
+    };
+  }
+
+  #switches({ kind, chunks, pick }: Run): Feeds {
+    const flag = (value: boolean): Tensor => new Tensor('bool', Uint8Array.of(value ? 1 : 0), []);
+    const { kvHeads, headDim } = this.#spec;
+    const numItems = BigInt(chunks.length * kvHeads);
+    return {
+      decode: flag(kind === 'decode'),
+      uniform: flag(kind === 'uniform'),
+      select: flag(pick > 0),
+      pick: new Tensor('int64', BigInt64Array.of(BigInt(pick)), [1]),
+      listShape: new Tensor('int64', BigInt64Array.of(numItems, 1n, -1n, BigInt(headDim)), [4]),
+    };
+  }
+}
+
+/** plan.fixed with rotated copies in place of shifted pages, once per plan and run. */
+class FixedPages {
+  readonly #rotated: RotatedPages;
+  readonly #known = new Map<PagePlan, Int32Array>();
+
+  constructor(rotated: RotatedPages) {
+    this.#rotated = rotated;
+  }
+
+  of(sequenceId: number, plan: PagePlan): Int32Array {
+    const { fixed, positionDelta } = plan;
+    if (positionDelta === null) return fixed;
+    const known = this.#known.get(plan);
+    if (known !== undefined) return known;
+    const moved = fixed.map((page, i) => this.#rotated.get(sequenceId, page, positionDelta[i]!));
+    this.#known.set(plan, moved);
+    return moved;
+  }
+}
+
+/** At least one row always: the graph's last layers cannot run on none. */
+function firstOutputRow(chunk: Chunk, from: number, end: number): number {
+  return chunk.logits === 'all' ? from : end - 1;
+}
+
+/** Layers with the same classes read the same rows, unless rows picked before differ; null when they may. */
+function sharingKey({ chunks }: Run, layer: number, kvHeads: number, items: readonly ListItem[]): string | null {
+  if (items.some(({ picked }) => picked !== null)) return null;
+  return chunks.map(({ attention }) => attention.classOf.subarray(layer * kvHeads, (layer + 1) * kvHeads).join()).join(';');
+}
+
+/** Named as in layerNames. */
+function layerTensors(run: Run, items: readonly ListItem[], lists: LayerLists, kvHeads: number): readonly [string, Tensor][] {
+  const { past, totals } = listTokens(run, items);
+  const numSelected = lists.items.length;
+  return [
+    ['rows', new Tensor('int32', lists.rows, [lists.rows.length])],
+    ['cuts', new Tensor('int64', run.kind === 'split' ? BigInt64Array.from(lists.lengths, BigInt) : new BigInt64Array(kvHeads), [kvHeads])],
+    ['past', new Tensor('int32', past, [past.length])],
+    ['totals', new Tensor('int32', totals, [totals.length])],
+    ['items', new Tensor('int32', lists.items, [numSelected])],
+    ['candidates', new Tensor('int32', lists.candidates, [numSelected, lists.numCandidates])],
+    ['bias', new Tensor('float32', lists.bias, [numSelected, lists.numCandidates])],
+    ['order', new Tensor('int32', lists.order, [lists.order.length])],
+  ];
+}
+
+/** Per batch entry of the attention kernel: valid tokens with the new ones, less one; and their total. */
+function listTokens({ kind, chunks }: Run, items: readonly ListItem[]): { past: Int32Array; totals: Int32Array } {
+  const numTokens = kind === 'decode' ? 1 : chunks[0]!.tokens.length;
+  const lists = kind === 'uniform' ? items.slice(0, 1) : items;
+  const past = Int32Array.from(lists, ({ plan }) => plan.tokens + numTokens - 1);
+  const totals = past.map((tokens) => tokens + 1);
+  return { past, totals: kind === 'decode' ? Int32Array.of(totals.reduce((a, b) => Math.max(a, b))) : totals };
+}
