@@ -6,7 +6,7 @@
 import { UnsupportedModelError } from '../engine.ts';
 
 export class ConfigFields {
-  private readonly record: Readonly<Record<string, unknown>>;
+  readonly #record: Readonly<Record<string, unknown>>;
   /** What messages call this object: 'config.json', 'config.json rope_scaling'. */
   readonly path: string;
 
@@ -14,17 +14,17 @@ export class ConfigFields {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
       throw new UnsupportedModelError(`${path} must be a JSON object.`);
     }
-    this.record = value as Record<string, unknown>;
+    this.#record = value as Record<string, unknown>;
     this.path = path;
   }
 
   keys(): readonly string[] {
-    return Object.keys(this.record);
+    return Object.keys(this.#record);
   }
 
   /** null where the field is absent or null: configurations use both for "not set". */
   raw(name: string): unknown {
-    return this.record[name] ?? null;
+    return this.#record[name] ?? null;
   }
 
   has(name: string): boolean {
@@ -33,7 +33,7 @@ export class ConfigFields {
 
   /** True where the field is written, even as null: sometimes null says "off" and absence "the default". */
   isWritten(name: string): boolean {
-    return name in this.record;
+    return name in this.#record;
   }
 
   object(name: string): ConfigFields | null {
@@ -44,26 +44,26 @@ export class ConfigFields {
   positive(name: string, fallback: number | null = null): number {
     const value = this.raw(name) ?? fallback;
     if (typeof value === 'number' && Number.isFinite(value) && value > 0) return value;
-    throw this.wrong(name, 'a positive number');
+    throw this.#wrong(name, 'a positive number');
   }
 
   /** A positive whole number; without a fallback it must be there. */
   count(name: string, fallback: number | null = null): number {
     const value = this.raw(name) ?? fallback;
     if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value;
-    throw this.wrong(name, 'a positive whole number');
+    throw this.#wrong(name, 'a positive whole number');
   }
 
   flag(name: string, fallback: boolean): boolean {
     const value = this.raw(name) ?? fallback;
     if (typeof value === 'boolean') return value;
-    throw this.wrong(name, 'true or false');
+    throw this.#wrong(name, 'true or false');
   }
 
   text(name: string, fallback: string): string {
     const value = this.raw(name) ?? fallback;
     if (typeof value === 'string') return value;
-    throw this.wrong(name, 'a string');
+    throw this.#wrong(name, 'a string');
   }
 
   /** null where the field is absent. */
@@ -71,11 +71,11 @@ export class ConfigFields {
     const value = this.raw(name);
     if (value === null) return null;
     if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
-    throw this.wrong(name, 'a list of strings');
+    throw this.#wrong(name, 'a list of strings');
   }
 
-  private wrong(name: string, wanted: string): UnsupportedModelError {
-    const got = this.isWritten(name) ? `got ${JSON.stringify(this.record[name])}` : 'it is missing';
+  #wrong(name: string, wanted: string): UnsupportedModelError {
+    const got = this.isWritten(name) ? `got ${JSON.stringify(this.#record[name])}` : 'it is missing';
     return new UnsupportedModelError(`${this.path}: ${name} must be ${wanted}, ${got}.`);
   }
 }

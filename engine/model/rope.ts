@@ -27,26 +27,26 @@ export interface RopePositions {
 export class Rope {
   /** Channel pairs: channel i turns with channel i + headDim / 2. */
   readonly pairs: number;
-  private readonly spec: RopeSpec;
-  private readonly headDim: number;
+  readonly #spec: RopeSpec;
+  readonly #headDim: number;
   /** Radians per position; null where they depend on the length (dynamic). [pairs] */
-  private readonly fixed: Float64Array | null;
+  readonly #fixed: Float64Array | null;
 
   constructor(spec: RopeSpec, headDim: number) {
-    this.spec = spec;
-    this.headDim = headDim;
+    this.#spec = spec;
+    this.#headDim = headDim;
     this.pairs = headDim / 2;
-    this.fixed = spec.type === 'dynamic' ? null : fixedFrequencies(spec, headDim);
+    this.#fixed = spec.type === 'dynamic' ? null : fixedFrequencies(spec, headDim);
   }
 
   /** What yarn multiplies cos and sin by, so that scores q.k grow by its square; 1 for all others. */
   get attentionFactor(): number {
-    return this.spec.type === 'yarn' ? this.spec.attentionFactor : 1;
+    return this.#spec.type === 'yarn' ? this.#spec.attentionFactor : 1;
   }
 
   /** Radians per position for a token of a sequence that has `sequenceTokens` tokens. [pairs] */
   frequencies(sequenceTokens: number): Float64Array {
-    return this.fixed ?? dynamicFrequencies(this.spec as Dynamic, this.headDim, sequenceTokens);
+    return this.#fixed ?? dynamicFrequencies(this.#spec as Dynamic, this.#headDim, sequenceTokens);
   }
 
   /** Writes rows 0..tokens-1 of the target, attention factor included. */
@@ -54,8 +54,8 @@ export class Rope {
     let frequencies = this.frequencies(promptTokens);
     for (let token = 0; token < tokens; token++) {
       const position = start + token;
-      if (this.fixed === null && position >= promptTokens) frequencies = this.frequencies(position + 1);
-      this.fillRow(target, token * this.pairs, frequencies, position, this.attentionFactor);
+      if (this.#fixed === null && position >= promptTokens) frequencies = this.frequencies(position + 1);
+      this.#fillRow(target, token * this.pairs, frequencies, position, this.attentionFactor);
     }
   }
 
@@ -64,10 +64,10 @@ export class Rope {
    * the attention factor. Under dynamic RoPE the turn is that of the prompt's base.
    */
   fillShift(target: RopeTable, delta: number, promptTokens: number): void {
-    this.fillRow(target, 0, this.frequencies(promptTokens), delta, 1);
+    this.#fillRow(target, 0, this.frequencies(promptTokens), delta, 1);
   }
 
-  private fillRow({ cos, sin }: RopeTable, row: number, frequencies: Float64Array, position: number, factor: number): void {
+  #fillRow({ cos, sin }: RopeTable, row: number, frequencies: Float64Array, position: number, factor: number): void {
     for (let pair = 0; pair < this.pairs; pair++) {
       const angle = position * frequencies[pair]!;
       cos[row + pair] = Math.cos(angle) * factor;

@@ -32,14 +32,14 @@ const MAX_READ_BYTES = 1 << 30;
 export class SafetensorsFile {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, TensorEntry>;
-  private readonly descriptor: number;
+  readonly #descriptor: number;
 
   /** Opens (following links) and checks the header; throws ModelFileError. */
   constructor(path: string) {
     this.path = path;
-    this.descriptor = openFile(path);
+    this.#descriptor = openFile(path);
     try {
-      this.tensors = this.readHeader();
+      this.tensors = this.#readHeader();
     } catch (error) {
       this.close();
       throw error;
@@ -48,79 +48,79 @@ export class SafetensorsFile {
 
   /** The tensor's bytes, little-endian, at offset 0 of their own buffer. [entry.bytes] */
   read(entry: TensorEntry): ArrayBuffer {
-    return this.readBytes(entry.offset, entry.bytes);
+    return this.#readBytes(entry.offset, entry.bytes);
   }
 
   close(): void {
-    closeSync(this.descriptor);
+    closeSync(this.#descriptor);
   }
 
-  private readHeader(): ReadonlyMap<string, TensorEntry> {
-    const fileBytes = this.fileBytes();
-    if (fileBytes < LENGTH_BYTES) throw this.wrong(`is truncated: ${fileBytes} bytes cannot hold a safetensors header`);
-    const headerBytes = Number(new DataView(this.readBytes(0, LENGTH_BYTES)).getBigUint64(0, true));
-    if (headerBytes > MAX_HEADER_BYTES) throw this.wrong(`is not a safetensors file: its header would have ${headerBytes} bytes`);
+  #readHeader(): ReadonlyMap<string, TensorEntry> {
+    const fileBytes = this.#fileBytes();
+    if (fileBytes < LENGTH_BYTES) throw this.#wrong(`is truncated: ${fileBytes} bytes cannot hold a safetensors header`);
+    const headerBytes = Number(new DataView(this.#readBytes(0, LENGTH_BYTES)).getBigUint64(0, true));
+    if (headerBytes > MAX_HEADER_BYTES) throw this.#wrong(`is not a safetensors file: its header would have ${headerBytes} bytes`);
     const start = LENGTH_BYTES + headerBytes;
-    if (start > fileBytes) throw this.wrong(`is truncated: its header ends at byte ${start}, the file at ${fileBytes}`);
-    const header = this.parseJson(this.readBytes(LENGTH_BYTES, headerBytes));
+    if (start > fileBytes) throw this.#wrong(`is truncated: its header ends at byte ${start}, the file at ${fileBytes}`);
+    const header = this.#parseJson(this.#readBytes(LENGTH_BYTES, headerBytes));
     const entries = Object.entries(header)
       .filter(([name]) => name !== '__metadata__')
-      .map(([name, value]) => this.parseEntry(name, value, start));
-    this.checkLayout(entries, start, fileBytes);
+      .map(([name, value]) => this.#parseEntry(name, value, start));
+    this.#checkLayout(entries, start, fileBytes);
     return new Map(entries.map((entry) => [entry.name, entry]));
   }
 
-  private fileBytes(): number {
-    const stat = fstatSync(this.descriptor);
-    if (!stat.isFile()) throw this.wrong('is not a file');
+  #fileBytes(): number {
+    const stat = fstatSync(this.#descriptor);
+    if (!stat.isFile()) throw this.#wrong('is not a file');
     return stat.size;
   }
 
-  private parseJson(bytes: ArrayBuffer): object {
+  #parseJson(bytes: ArrayBuffer): object {
     let header: unknown;
     try {
       header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
     } catch (error) {
       throw new ModelFileError(this.path, 'is corrupt: its header is not JSON', { cause: error });
     }
-    if (typeof header !== 'object' || header === null || Array.isArray(header)) throw this.wrong('is corrupt: its header is not a JSON object');
+    if (typeof header !== 'object' || header === null || Array.isArray(header)) throw this.#wrong('is corrupt: its header is not a JSON object');
     return header;
   }
 
-  private parseEntry(name: string, value: unknown, start: number): TensorEntry {
+  #parseEntry(name: string, value: unknown, start: number): TensorEntry {
     const { dtype, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
-    if (typeof dtype !== 'string' || !isTensorType(dtype)) throw this.wrong(`tensor ${name} has the unknown type ${JSON.stringify(dtype)}`);
-    if (!isCounts(shape)) throw this.wrong(`tensor ${name} has the malformed shape ${JSON.stringify(shape)}`);
-    if (!isCounts(offsets) || offsets.length !== 2) throw this.wrong(`tensor ${name} has the malformed offsets ${JSON.stringify(offsets)}`);
+    if (typeof dtype !== 'string' || !isTensorType(dtype)) throw this.#wrong(`tensor ${name} has the unknown type ${JSON.stringify(dtype)}`);
+    if (!isCounts(shape)) throw this.#wrong(`tensor ${name} has the malformed shape ${JSON.stringify(shape)}`);
+    if (!isCounts(offsets) || offsets.length !== 2) throw this.#wrong(`tensor ${name} has the malformed offsets ${JSON.stringify(offsets)}`);
     const [from, to] = offsets as [number, number];
     const bytes = shape.reduce((product, size) => product * size, typeBytes[dtype]);
-    if (to - from !== bytes) throw this.wrong(`tensor ${name} (${dtype} [${shape.join(', ')}]) needs ${bytes} bytes, its offsets give ${to - from}`);
+    if (to - from !== bytes) throw this.#wrong(`tensor ${name} (${dtype} [${shape.join(', ')}]) needs ${bytes} bytes, its offsets give ${to - from}`);
     return { name, type: dtype, shape, offset: start + from, bytes };
   }
 
   /** Tensors must lie end to end and fill the file: no overlap, no hole, nothing missing. */
-  private checkLayout(entries: readonly TensorEntry[], start: number, fileBytes: number): void {
+  #checkLayout(entries: readonly TensorEntry[], start: number, fileBytes: number): void {
     let end = start;
     for (const entry of entries.toSorted((a, b) => a.offset - b.offset || a.bytes - b.bytes)) {
-      if (entry.offset < end) throw this.wrong(`is corrupt: tensor ${entry.name} overlaps the one before it by ${end - entry.offset} bytes`);
-      if (entry.offset > end) throw this.wrong(`is corrupt: ${entry.offset - end} bytes before tensor ${entry.name} belong to no tensor`);
+      if (entry.offset < end) throw this.#wrong(`is corrupt: tensor ${entry.name} overlaps the one before it by ${end - entry.offset} bytes`);
+      if (entry.offset > end) throw this.#wrong(`is corrupt: ${entry.offset - end} bytes before tensor ${entry.name} belong to no tensor`);
       end = entry.offset + entry.bytes;
-      if (end > fileBytes) throw this.wrong(`is truncated: tensor ${entry.name} ends at byte ${end}, the file at ${fileBytes}`);
+      if (end > fileBytes) throw this.#wrong(`is truncated: tensor ${entry.name} ends at byte ${end}, the file at ${fileBytes}`);
     }
-    if (end < fileBytes) throw this.wrong(`is corrupt: its last ${fileBytes - end} bytes belong to no tensor`);
+    if (end < fileBytes) throw this.#wrong(`is corrupt: its last ${fileBytes - end} bytes belong to no tensor`);
   }
 
-  private readBytes(offset: number, length: number): ArrayBuffer {
+  #readBytes(offset: number, length: number): ArrayBuffer {
     const target = new Uint8Array(length);
     for (let done = 0; done < length;) {
-      const read = readSync(this.descriptor, target, done, Math.min(length - done, MAX_READ_BYTES), offset + done);
-      if (read === 0) throw this.wrong(`is truncated: it ends at byte ${offset + done}, ${length - done} bytes too early`);
+      const read = readSync(this.#descriptor, target, done, Math.min(length - done, MAX_READ_BYTES), offset + done);
+      if (read === 0) throw this.#wrong(`is truncated: it ends at byte ${offset + done}, ${length - done} bytes too early`);
       done += read;
     }
     return target.buffer;
   }
 
-  private wrong(what: string): ModelFileError {
+  #wrong(what: string): ModelFileError {
     return new ModelFileError(this.path, what);
   }
 }

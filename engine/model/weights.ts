@@ -10,20 +10,20 @@ import { ModelFileError } from './model-file-error.ts';
 import type { ModelSpec } from './spec.ts';
 
 export class Weights {
-  private readonly dir: string;
-  private readonly checkpoint: Checkpoint;
-  private halfTable: Float32Array | null = null;
+  readonly #dir: string;
+  readonly #checkpoint: Checkpoint;
+  #halfTable: Float32Array | null = null;
 
   private constructor(dir: string, checkpoint: Checkpoint) {
-    this.dir = dir;
-    this.checkpoint = checkpoint;
+    this.#dir = dir;
+    this.#checkpoint = checkpoint;
   }
 
   /** The checkpoint in `dir`, checked against `spec`; throws ModelFileError. */
   static async open(dir: string, spec: ModelSpec): Promise<Weights> {
     const weights = new Weights(dir, await openCheckpoint(dir));
     try {
-      weights.check(spec);
+      weights.#check(spec);
     } catch (error) {
       weights.close();
       throw error;
@@ -32,48 +32,48 @@ export class Weights {
   }
 
   has(name: string): boolean {
-    return this.find(name) !== null;
+    return this.#find(name) !== null;
   }
 
   shape(name: string): readonly number[] {
-    return this.get(name).entry.shape;
+    return this.#get(name).entry.shape;
   }
 
   /** A fresh array at each call, row-major. Throws ModelFileError if the file is cut short. [product of shape] */
   float32(name: string): Float32Array {
-    const { file, entry } = this.get(name);
+    const { file, entry } = this.#get(name);
     switch (entry.type) {
       case 'F32': return new Float32Array(file.read(entry));
       case 'BF16': return bfloat16ToFloat32(new Uint16Array(file.read(entry)));
       case 'F16':
-        this.halfTable ??= float16Table();
-        return float16ToFloat32(new Uint16Array(file.read(entry)), this.halfTable);
+        this.#halfTable ??= float16Table();
+        return float16ToFloat32(new Uint16Array(file.read(entry)), this.#halfTable);
       default: throw new ModelFileError(file.path, `tensor ${name} has type ${entry.type}; supported are F32, F16 and BF16`);
     }
   }
 
   close(): void {
-    for (const file of this.checkpoint.files) file.close();
+    for (const file of this.#checkpoint.files) file.close();
   }
 
-  private check(spec: ModelSpec): void {
+  #check(spec: ModelSpec): void {
     for (const { name, shape, optional } of decoderTensors(spec)) {
-      const found = this.find(name);
+      const found = this.#find(name);
       if (found === null && optional) continue;
-      if (found === null) throw new ModelFileError(this.dir, `tensor ${name} is missing from the checkpoint`);
+      if (found === null) throw new ModelFileError(this.#dir, `tensor ${name} is missing from the checkpoint`);
       checkTensor(name, shape, found);
     }
   }
 
-  private get(name: string): LocatedTensor {
-    const found = this.find(name);
-    if (found === null) throw new ModelFileError(this.dir, `tensor ${name} is missing from the checkpoint`);
+  #get(name: string): LocatedTensor {
+    const found = this.#find(name);
+    if (found === null) throw new ModelFileError(this.#dir, `tensor ${name} is missing from the checkpoint`);
     return found;
   }
 
   /** Checkpoints saved from the bare decoder lack the prefix 'model.'. */
-  private find(name: string): LocatedTensor | null {
-    const { tensors } = this.checkpoint;
+  #find(name: string): LocatedTensor | null {
+    const { tensors } = this.#checkpoint;
     return tensors.get(name) ?? tensors.get(name.replace(/^model\./, '')) ?? null;
   }
 }

@@ -36,30 +36,30 @@ interface Readable {
 export class ChunkAttention {
   pagesRead = 0;
   pagesScored = 0;
-  private readonly state: AttentionState;
-  private readonly chunk: Chunk;
-  private readonly group: number;
+  readonly #state: AttentionState;
+  readonly #chunk: Chunk;
+  readonly #group: number;
   /** Page id -> its index in the page table. */
-  private readonly indexOf: ReadonlyMap<number, number>;
+  readonly #indexOf: ReadonlyMap<number, number>;
 
   constructor(state: AttentionState, chunk: Chunk) {
-    this.state = state;
-    this.chunk = chunk;
-    this.group = state.spec.heads / state.spec.kvHeads;
-    this.indexOf = new Map(Array.from(chunk.pageTable, (page, index) => [page, index]));
+    this.#state = state;
+    this.#chunk = chunk;
+    this.#group = state.spec.heads / state.spec.kvHeads;
+    this.#indexOf = new Map(Array.from(chunk.pageTable, (page, index) => [page, index]));
   }
 
   /** q: [tokens, heads * headDim]; k, v: [tokens, kvHeads * headDim] -> [tokens, heads * headDim] */
   attend(layer: number, q: Matrix, k: Matrix, v: Matrix): Matrix {
     const out = zeros(q.rows, q.columns);
-    for (let head = 0; head < this.state.spec.kvHeads; head++) {
+    for (let head = 0; head < this.#state.spec.kvHeads; head++) {
       const at = { layer, head };
-      const own = this.ownTokens(head, k, v);
-      this.store(at, own);
-      const history = this.history(at, q);
+      const own = this.#ownTokens(head, k, v);
+      this.#store(at, own);
+      const history = this.#history(at, q);
       for (let token = 0; token < q.rows; token++) {
-        const readable = this.inWindow(layer, token, [...history, ...own.slice(0, token + 1)]);
-        this.forGroup(head, q, token, (query, column) => {
+        const readable = this.#inWindow(layer, token, [...history, ...own.slice(0, token + 1)]);
+        this.#forGroup(head, q, token, (query, column) => {
           out.data.set(softmaxMix(query, readable), token * out.columns + column);
         });
       }
@@ -67,99 +67,100 @@ export class ChunkAttention {
     return out;
   }
 
-  private ownTokens(head: number, k: Matrix, v: Matrix): Readable[] {
+  #ownTokens(head: number, k: Matrix, v: Matrix): Readable[] {
     return Array.from({ length: k.rows }, (_, token) => ({
-      key: this.headRow(k, token, head), value: this.headRow(v, token, head), position: this.chunk.start + token,
+      key: this.#headRow(k, token, head), value: this.#headRow(v, token, head), position: this.#chunk.start + token,
     }));
   }
 
   /** Memory holds keys as rotated for their place in the text, wherever this chunk's queries stand. */
-  private store({ layer, head }: Head, own: readonly Readable[]): void {
-    const { start, ropeStart, pageTable } = this.chunk;
+  #store({ layer, head }: Head, own: readonly Readable[]): void {
+    const { start, ropeStart, pageTable } = this.#chunk;
     for (const { key, value, position } of own) {
       const page = pageTable[Math.floor(position / PAGE_TOKENS)]!;
-      this.state.memory.write({ layer, head, page, slot: position % PAGE_TOKENS }, this.shifted(key, start - ropeStart), value);
+      this.#state.memory.write({ layer, head, page, slot: position % PAGE_TOKENS }, this.#shifted(key, start - ropeStart), value);
     }
   }
 
   /** The tokens of the head's page list, picked pages first. [plan.tokens] */
-  private history(at: Head, q: Matrix): Readable[] {
-    const { attention } = this.chunk;
-    const plan = attention.classes[attention.classOf[this.headIndex(at)]!]!;
-    const picked = this.picked(at, plan, q).map((page) => ({ page, delta: 0 }));
+  #history(at: Head, q: Matrix): Readable[] {
+    const { attention } = this.#chunk;
+    const plan = attention.classes[attention.classOf[this.#headIndex(at)]!]!;
+    const picked = this.#picked(at, plan, q).map((page) => ({ page, delta: 0 }));
     const fixed = Array.from(plan.fixed, (page, i) => ({ page, delta: plan.positionDelta?.[i] ?? 0 }));
     const entries = [...picked, ...fixed];
     this.pagesRead += entries.length;
     return entries.flatMap(({ page, delta }, i) => {
       const tokens = Math.min(PAGE_TOKENS, plan.tokens - i * PAGE_TOKENS);
-      return Array.from({ length: tokens }, (_, slot) => this.stored(at, page, slot, delta));
+      return Array.from({ length: tokens }, (_, slot) => this.#stored(at, page, slot, delta));
     });
   }
 
-  private stored({ layer, head }: Head, page: number, slot: number, delta: number): Readable {
+  #stored({ layer, head }: Head, page: number, slot: number, delta: number): Readable {
     const at = { layer, head, page, slot };
-    const { memory } = this.state;
-    return { key: this.shifted(memory.key(at), delta), value: memory.value(at), position: this.positionOf(page, slot) };
+    const { memory } = this.#state;
+    return { key: this.#shifted(memory.key(at), delta), value: memory.value(at), position: this.#positionOf(page, slot) };
   }
 
-  private positionOf(page: number, slot: number): number {
-    const index = this.indexOf.get(page);
-    if (index === undefined) throw new RangeError(`page ${page} is read but is not in the page table of sequence ${this.chunk.sequenceId}`);
+  #positionOf(page: number, slot: number): number {
+    const index = this.#indexOf.get(page);
+    if (index === undefined) throw new RangeError(`page ${page} is read but is not in the page table of sequence ${this.#chunk.sequenceId}`);
     return index * PAGE_TOKENS + slot;
   }
 
-  private picked(at: Head, plan: PagePlan, q: Matrix): readonly number[] {
+  #picked(at: Head, plan: PagePlan, q: Matrix): readonly number[] {
     if (plan.pick === 0) return [];
-    const { sequenceId, attention } = this.chunk;
-    const { selection } = this.state;
-    const kept = attention.selection === 'reuse' ? selection.recall(sequenceId, this.headIndex(at), plan.pick) : null;
-    const pages = kept ?? this.pick(at, plan, q);
-    selection.remember(sequenceId, this.headIndex(at), pages);
+    const { sequenceId, attention } = this.#chunk;
+    const { selection } = this.#state;
+    const kept = attention.selection === 'reuse' ? selection.recall(sequenceId, this.#headIndex(at), plan.pick) : null;
+    const pages = kept ?? this.#pick(at, plan, q);
+    // What a prompt's last chunk picked is not kept: after a prefix hit there would be no such chunk.
+    if (q.rows === 1) selection.remember(sequenceId, this.#headIndex(at), pages);
     return pages;
   }
 
-  private pick(at: Head, { candidates, pick }: PagePlan, q: Matrix): readonly number[] {
+  #pick(at: Head, { candidates, pick }: PagePlan, q: Matrix): readonly number[] {
     if (pick === candidates.length) return [...candidates];
     const queries: Float64Array[] = [];
-    for (let token = 0; token < q.rows; token++) this.forGroup(at.head, q, token, (query) => queries.push(query));
+    for (let token = 0; token < q.rows; token++) this.#forGroup(at.head, q, token, (query) => queries.push(query));
     this.pagesScored += candidates.length;
-    const scores = Float64Array.from(candidates, (page) => pageScore(this.state.memory, { ...at, page }, queries));
+    const scores = Float64Array.from(candidates, (page) => pageScore(this.#state.memory, { ...at, page }, queries));
     return bestIndices(scores, pick).map((index) => candidates[index]!);
   }
 
-  private inWindow(layer: number, token: number, readable: readonly Readable[]): readonly Readable[] {
-    const window = this.state.spec.slidingWindow[layer] ?? null;
+  #inWindow(layer: number, token: number, readable: readonly Readable[]): readonly Readable[] {
+    const window = this.#state.spec.slidingWindow[layer] ?? null;
     if (window === null) return readable;
-    const oldest = this.chunk.start + token - window + 1;
+    const oldest = this.#chunk.start + token - window + 1;
     return readable.filter(({ position }) => position >= oldest);
   }
 
   /** The key itself, or a copy turned by `delta` positions. */
-  private shifted(key: Float64Array, delta: number): Float64Array {
+  #shifted(key: Float64Array, delta: number): Float64Array {
     if (delta === 0) return key;
-    const { rope } = this.state;
+    const { rope } = this.#state;
     const turn = { cos: new Float64Array(rope.pairs), sin: new Float64Array(rope.pairs) };
-    rope.fillShift(turn, delta, this.chunk.promptTokens);
+    rope.fillShift(turn, delta, this.#chunk.promptTokens);
     const copy = Float64Array.from(key);
     rotate(copy, 0, turn, 0, rope.pairs);
     return copy;
   }
 
   /** The query heads that share a KV head; `column` is where the head starts in a row. */
-  private forGroup(head: number, q: Matrix, token: number, use: (query: Float64Array, column: number) => void): void {
-    for (let member = 0; member < this.group; member++) {
-      const queryHead = head * this.group + member;
-      use(this.headRow(q, token, queryHead), queryHead * this.state.spec.headDim);
+  #forGroup(head: number, q: Matrix, token: number, use: (query: Float64Array, column: number) => void): void {
+    for (let member = 0; member < this.#group; member++) {
+      const queryHead = head * this.#group + member;
+      use(this.#headRow(q, token, queryHead), queryHead * this.#state.spec.headDim);
     }
   }
 
-  private headRow(matrix: Matrix, token: number, head: number): Float64Array {
-    const { headDim } = this.state.spec;
+  #headRow(matrix: Matrix, token: number, head: number): Float64Array {
+    const { headDim } = this.#state.spec;
     return row(matrix, token).subarray(head * headDim, (head + 1) * headDim);
   }
 
-  private headIndex({ layer, head }: Head): number {
-    return layer * this.state.spec.kvHeads + head;
+  #headIndex({ layer, head }: Head): number {
+    return layer * this.#state.spec.kvHeads + head;
   }
 }
 

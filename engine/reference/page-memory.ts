@@ -29,16 +29,16 @@ interface LayerMemory {
 }
 
 export class PageMemory {
-  private readonly kvHeads: number;
-  private readonly headDim: number;
-  private readonly layers: readonly LayerMemory[];
+  readonly #kvHeads: number;
+  readonly #headDim: number;
+  readonly #layers: readonly LayerMemory[];
 
   /** Starts poisoned, so that reading what nobody wrote shows in the result. */
   constructor(spec: Pick<ModelSpec, 'layers' | 'kvHeads' | 'headDim'>, pages: number) {
-    this.kvHeads = spec.kvHeads;
-    this.headDim = spec.headDim;
+    this.#kvHeads = spec.kvHeads;
+    this.#headDim = spec.headDim;
     const poisoned = (perPage: number) => new Float64Array(pages * spec.kvHeads * perPage * spec.headDim).fill(NaN);
-    this.layers = Array.from({ length: spec.layers }, () => ({
+    this.#layers = Array.from({ length: spec.layers }, () => ({
       keys: poisoned(PAGE_TOKENS), values: poisoned(PAGE_TOKENS),
       minima: poisoned(LOGICAL_PER_PAGE), maxima: poisoned(LOGICAL_PER_PAGE),
     }));
@@ -50,68 +50,68 @@ export class PageMemory {
 
   /** Stores a token and takes its key into the statistics. key, value: [headDim] */
   write(at: Slot, key: Float64Array, value: Float64Array): void {
-    const layer = this.layers[at.layer]!;
-    const offset = this.tokenOffset(at);
+    const layer = this.#layers[at.layer]!;
+    const offset = this.#tokenOffset(at);
     layer.keys.set(key, offset);
     layer.values.set(value, offset);
-    this.updateStatistics(at, key);
+    this.#updateStatistics(at, key);
   }
 
   /** A view. [headDim] */
   key(at: Slot): Float64Array {
-    return this.view(this.layers[at.layer]!.keys, this.tokenOffset(at));
+    return this.#view(this.#layers[at.layer]!.keys, this.#tokenOffset(at));
   }
 
   /** A view. [headDim] */
   value(at: Slot): Float64Array {
-    return this.view(this.layers[at.layer]!.values, this.tokenOffset(at));
+    return this.#view(this.#layers[at.layer]!.values, this.#tokenOffset(at));
   }
 
   /** Views of the statistics of the logical page that holds the slot. [headDim] each */
   statistics(at: Slot): { minimum: Float64Array; maximum: Float64Array } {
-    const { minima, maxima } = this.layers[at.layer]!;
-    const offset = this.logicalOffset(at);
-    return { minimum: this.view(minima, offset), maximum: this.view(maxima, offset) };
+    const { minima, maxima } = this.#layers[at.layer]!;
+    const offset = this.#logicalOffset(at);
+    return { minimum: this.#view(minima, offset), maximum: this.#view(maxima, offset) };
   }
 
   /** Overwrites pages with NaN: what a recycled page may hold. */
   poison(pages: Iterable<number>): void {
     for (const page of pages) {
-      for (const layer of this.layers) {
-        for (const memory of [layer.keys, layer.values]) this.fillPage(memory, page, PAGE_TOKENS);
-        for (const memory of [layer.minima, layer.maxima]) this.fillPage(memory, page, LOGICAL_PER_PAGE);
+      for (const layer of this.#layers) {
+        for (const memory of [layer.keys, layer.values]) this.#fillPage(memory, page, PAGE_TOKENS);
+        for (const memory of [layer.minima, layer.maxima]) this.#fillPage(memory, page, LOGICAL_PER_PAGE);
       }
     }
   }
 
   /** The first key of a logical page is stored, whatever the page held before; later ones are merged. */
-  private updateStatistics(at: Slot, key: Float64Array): void {
+  #updateStatistics(at: Slot, key: Float64Array): void {
     const { minimum, maximum } = this.statistics(at);
     if (at.slot % LOGICAL_PAGE_TOKENS === 0) {
       minimum.set(key);
       maximum.set(key);
       return;
     }
-    for (let channel = 0; channel < this.headDim; channel++) {
+    for (let channel = 0; channel < this.#headDim; channel++) {
       minimum[channel] = Math.min(minimum[channel]!, key[channel]!);
       maximum[channel] = Math.max(maximum[channel]!, key[channel]!);
     }
   }
 
-  private tokenOffset({ page, head, slot }: Slot): number {
-    return ((page * this.kvHeads + head) * PAGE_TOKENS + slot) * this.headDim;
+  #tokenOffset({ page, head, slot }: Slot): number {
+    return ((page * this.#kvHeads + head) * PAGE_TOKENS + slot) * this.#headDim;
   }
 
-  private logicalOffset({ page, head, slot }: Slot): number {
-    return ((page * this.kvHeads + head) * LOGICAL_PER_PAGE + Math.floor(slot / LOGICAL_PAGE_TOKENS)) * this.headDim;
+  #logicalOffset({ page, head, slot }: Slot): number {
+    return ((page * this.#kvHeads + head) * LOGICAL_PER_PAGE + Math.floor(slot / LOGICAL_PAGE_TOKENS)) * this.#headDim;
   }
 
-  private view(memory: Float64Array, offset: number): Float64Array {
-    return memory.subarray(offset, offset + this.headDim);
+  #view(memory: Float64Array, offset: number): Float64Array {
+    return memory.subarray(offset, offset + this.#headDim);
   }
 
-  private fillPage(memory: Float64Array, page: number, perPage: number): void {
-    const size = this.kvHeads * perPage * this.headDim;
+  #fillPage(memory: Float64Array, page: number, perPage: number): void {
+    const size = this.#kvHeads * perPage * this.#headDim;
     memory.fill(NaN, page * size, (page + 1) * size);
   }
 }

@@ -25,25 +25,25 @@ export interface ReferenceEngineOptions {
 export class ReferenceEngine implements Engine {
   readonly spec: EngineSpec;
   readonly pages: number;
-  private readonly state: AttentionState;
-  private readonly tensors: TensorTable;
+  readonly #state: AttentionState;
+  readonly #tensors: TensorTable;
 
   /** Reads all weights; the caller may close them afterwards. */
   constructor({ spec, weights, pages, headOrder }: ReferenceEngineOptions) {
     this.spec = describe(spec, headOrder);
     this.pages = pages;
-    this.tensors = loadTensors(spec, weights);
-    this.state = {
+    this.#tensors = loadTensors(spec, weights);
+    this.#state = {
       spec, rope: new Rope(spec.rope, spec.headDim), memory: new PageMemory(spec, pages), selection: new SelectionMemory(),
     };
   }
 
   run(step: readonly Chunk[]): Promise<StepResult> {
-    return Promise.resolve(step).then((chunks) => this.runStep(chunks));
+    return Promise.resolve(step).then((chunks) => this.#runStep(chunks));
   }
 
   forget(sequenceId: number): void {
-    this.state.selection.forget(sequenceId);
+    this.#state.selection.forget(sequenceId);
   }
 
   close(): Promise<void> {
@@ -52,13 +52,13 @@ export class ReferenceEngine implements Engine {
 
   /** Overwrites pages with NaN, as recycled memory might be. For tests. */
   poison(pages: Iterable<number>): void {
-    this.state.memory.poison(pages);
+    this.#state.memory.poison(pages);
   }
 
   /** Checks the whole step before it writes any page. */
-  private runStep(step: readonly Chunk[]): StepResult {
+  #runStep(step: readonly Chunk[]): StepResult {
     for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
-    const results = step.map((chunk) => this.runChunk(chunk));
+    const results = step.map((chunk) => this.#runChunk(chunk));
     return {
       logits: results.map(({ logits }) => logits),
       pagesRead: sum(results.map(({ pagesRead }) => pagesRead)),
@@ -66,9 +66,9 @@ export class ReferenceEngine implements Engine {
     };
   }
 
-  private runChunk(chunk: Chunk): { logits: Float32Array | null; pagesRead: number; pagesScored: number } {
-    const attention = new ChunkAttention(this.state, chunk);
-    const { rows, data } = decode(new ReferenceOps(this.state, this.tensors, chunk, attention), this.state.spec);
+  #runChunk(chunk: Chunk): { logits: Float32Array | null; pagesRead: number; pagesScored: number } {
+    const attention = new ChunkAttention(this.#state, chunk);
+    const { rows, data } = decode(new ReferenceOps(this.#state, this.#tensors, chunk, attention), this.#state.spec);
     const logits = rows === 0 ? null : Float32Array.from(data);
     return { logits, pagesRead: attention.pagesRead, pagesScored: attention.pagesScored };
   }
@@ -78,7 +78,7 @@ function describe(spec: ModelSpec, headOrder: Int32Array | null): EngineSpec {
   const { layers, kvHeads, vocab, contextLength, slidingWindow } = spec;
   return {
     engine: 'reference', precision: 'float64', layers, kvHeads, vocab, contextLength, slidingWindow, headOrder,
-    kvBytesPerToken: PageMemory.bytesPerToken(spec),
+    keysDependOnPromptLength: spec.rope.type === 'dynamic', kvBytesPerToken: PageMemory.bytesPerToken(spec),
   };
 }
 

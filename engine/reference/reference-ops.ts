@@ -12,32 +12,32 @@ import { dot, row, zeros, type Matrix } from './matrix.ts';
 export type TensorTable = ReadonlyMap<string, Float32Array>;
 
 export class ReferenceOps implements Ops<Matrix> {
-  private readonly state: AttentionState;
-  private readonly tensors: TensorTable;
-  private readonly chunk: Chunk;
-  private readonly attention: ChunkAttention;
-  private readonly positions: RopeTable;
+  readonly #state: AttentionState;
+  readonly #tensors: TensorTable;
+  readonly #chunk: Chunk;
+  readonly #attention: ChunkAttention;
+  readonly #positions: RopeTable;
 
   constructor(state: AttentionState, tensors: TensorTable, chunk: Chunk, attention: ChunkAttention) {
-    this.state = state;
-    this.tensors = tensors;
-    this.chunk = chunk;
-    this.attention = attention;
-    this.positions = positionTable(state, chunk);
+    this.#state = state;
+    this.#tensors = tensors;
+    this.#chunk = chunk;
+    this.#attention = attention;
+    this.#positions = positionTable(state, chunk);
   }
 
   embed(table: WeightName): Matrix {
-    const weight = this.tensor(`${table}.weight`);
-    const { hidden } = this.state.spec;
-    const out = zeros(this.chunk.tokens.length, hidden);
-    this.chunk.tokens.forEach((id, token) => {
+    const weight = this.#tensor(`${table}.weight`);
+    const { hidden } = this.#state.spec;
+    const out = zeros(this.#chunk.tokens.length, hidden);
+    this.#chunk.tokens.forEach((id, token) => {
       out.data.set(weight.subarray(id * hidden, (id + 1) * hidden), token * hidden);
     });
     return out;
   }
 
   rmsNorm(x: Matrix, weight: WeightName): Matrix {
-    return this.normalize(x, weight, x.columns);
+    return this.#normalize(x, weight, x.columns);
   }
 
   addNorm(x: Matrix, delta: Matrix, weight: WeightName): { sum: Matrix; normed: Matrix } {
@@ -46,8 +46,8 @@ export class ReferenceOps implements Ops<Matrix> {
   }
 
   linear(x: Matrix, layer: WeightName): Matrix {
-    const weight = this.tensor(`${layer}.weight`);
-    const bias = this.tensors.get(`${layer}.bias`) ?? null;
+    const weight = this.#tensor(`${layer}.weight`);
+    const bias = this.#tensors.get(`${layer}.bias`) ?? null;
     const out = zeros(x.rows, weight.length / x.columns);
     for (let token = 0; token < x.rows; token++) {
       const input = row(x, token);
@@ -62,22 +62,22 @@ export class ReferenceOps implements Ops<Matrix> {
   }
 
   headNorm(x: Matrix, weight: WeightName, heads: number): Matrix {
-    return this.normalize(x, weight, x.columns / heads);
+    return this.#normalize(x, weight, x.columns / heads);
   }
 
   rope(x: Matrix, heads: number): Matrix {
     const out = { ...x, data: Float64Array.from(x.data) };
-    const { headDim } = this.state.spec;
+    const { headDim } = this.#state.spec;
     for (let token = 0; token < x.rows; token++) {
       for (let head = 0; head < heads; head++) {
-        rotate(out.data, token * x.columns + head * headDim, this.positions, token, headDim / 2);
+        rotate(out.data, token * x.columns + head * headDim, this.#positions, token, headDim / 2);
       }
     }
     return out;
   }
 
   attend(layer: number, q: Matrix, k: Matrix, v: Matrix): Matrix {
-    return this.attention.attend(layer, q, k, v);
+    return this.#attention.attend(layer, q, k, v);
   }
 
   siluMul(gate: Matrix, up: Matrix): Matrix {
@@ -85,7 +85,7 @@ export class ReferenceOps implements Ops<Matrix> {
   }
 
   selectRows(x: Matrix): Matrix {
-    const from = { none: x.rows, last: x.rows - 1, all: 0 }[this.chunk.logits];
+    const from = { none: x.rows, last: x.rows - 1, all: 0 }[this.#chunk.logits];
     return { rows: x.rows - from, columns: x.columns, data: x.data.subarray(from * x.columns) };
   }
 
@@ -94,19 +94,19 @@ export class ReferenceOps implements Ops<Matrix> {
   }
 
   /** RMS norm of every run of `width` channels, with the same weight for each run. */
-  private normalize(x: Matrix, name: WeightName, width: number): Matrix {
-    const weight = this.tensor(`${name}.weight`);
+  #normalize(x: Matrix, name: WeightName, width: number): Matrix {
+    const weight = this.#tensor(`${name}.weight`);
     const out = zeros(x.rows, x.columns);
     for (let from = 0; from < x.data.length; from += width) {
       const run = x.data.subarray(from, from + width);
-      const scale = 1 / Math.sqrt(dot(run, run) / width + this.state.spec.normEps);
+      const scale = 1 / Math.sqrt(dot(run, run) / width + this.#state.spec.normEps);
       out.data.set(run.map((value, i) => value * scale * weight[i]!), from);
     }
     return out;
   }
 
-  private tensor(name: string): Float32Array {
-    const tensor = this.tensors.get(name);
+  #tensor(name: string): Float32Array {
+    const tensor = this.#tensors.get(name);
     if (tensor === undefined) throw new RangeError(`the decoder asks for ${name}, which was not loaded`);
     return tensor;
   }

@@ -1,0 +1,120 @@
+/**
+ * From options to an engine: reads the model's configuration, opens its weights, sizes KV memory. The only
+ * file that knows the engines by name; each is imported when it is asked for. Called by scheduler/process.ts.
+ */
+import { join } from 'node:path';
+import { availableMemory } from 'node:process';
+import { PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
+import { UnsupportedModelError, type Engine } from './engine.ts';
+import { readHeadOrder } from './model/head-file.ts';
+import { readJsonFile } from './model/model-file-error.ts';
+import { parseModelSpec, type ModelSpec } from './model/spec.ts';
+import { Weights } from './model/weights.ts';
+
+export interface CreateEngineOptions {
+  readonly engine: 'auto' | 'onnx' | 'cuda' | 'fake' | 'reference';
+  /** Folder of a Hugging Face checkpoint. */
+  readonly model: string;
+  readonly precision: string;
+  readonly threads: number;
+  /** KV memory in tokens; 0 chooses by the memory that is free. */
+  readonly kvTokens: number;
+  /** Longest text to serve; 0 is the model's own limit. */
+  readonly maxModelLen: number;
+  /** Head file; '' looks for heads.json beside the model. */
+  readonly headFile: string;
+  /** Fake engine: milliseconds per step, 0 for none. */
+  readonly fakeStepMs: number;
+}
+
+/** What every real engine is built from. */
+interface LoadedModel {
+  readonly spec: ModelSpec;
+  readonly weights: Weights;
+  readonly headOrder: Int32Array | null;
+}
+
+/** Texts of full length that KV memory should hold, if there is memory. */
+const WANTED_TEXTS = 2;
+/** Share of the free memory that KV memory may take unasked: weights and activations need the rest. */
+const MEMORY_SHARE = 1 / 3;
+const FEWEST_PAGES = 16;
+const FAKE_KV_TOKENS = 4 * 1024 * 1024;
+const FAKE_CONTEXT_TOKENS = 1024 * 1024;
+
+/** Throws UnsupportedModelError or ModelFileError: one sentence each, for the operator. */
+export async function createEngine(options: CreateEngineOptions): Promise<Engine> {
+  switch (options.engine) {
+    case 'auto':
+    case 'onnx': return createOnnx(options);
+    case 'reference': return createReference(options);
+    case 'fake': return createFake(options);
+    case 'cuda': throw new UnsupportedModelError('This build has no CUDA engine yet; supported engines are onnx, reference and fake.');
+  }
+}
+
+async function createOnnx(options: CreateEngineOptions): Promise<Engine> {
+  const { precision, threads } = options;
+  if (precision !== 'int8' && precision !== 'fp32') {
+    throw new UnsupportedModelError(`The onnx engine does not support precision '${precision}'; supported are int8 and fp32.`);
+  }
+  const { createOnnxEngine } = await import('./onnx/onnx-engine.ts');
+  const pages = (spec: ModelSpec) => numPages(options, spec, precision === 'int8' ? 1 : 4);
+  return withModel(options, (model) => createOnnxEngine({ ...model, precision, threads, pages: pages(model.spec) }));
+}
+
+async function createReference(options: CreateEngineOptions): Promise<Engine> {
+  const { ReferenceEngine } = await import('./reference/reference-engine.ts');
+  const pages = (spec: ModelSpec) => numPages(options, spec, Float64Array.BYTES_PER_ELEMENT);
+  return withModel(options, (model) => Promise.resolve(new ReferenceEngine({ ...model, pages: pages(model.spec) })));
+}
+
+/** No weights: the shape and the vocabulary are the model's, the context is as long as tests may want. */
+async function createFake(options: CreateEngineOptions): Promise<Engine> {
+  const { FakeEngine } = await import('./fake/fake-engine.ts');
+  const spec = await readSpec(options.model);
+  return new FakeEngine({
+    pages: Math.ceil((options.kvTokens || FAKE_KV_TOKENS) / PAGE_TOKENS),
+    vocab: spec.vocab, layers: spec.layers, kvHeads: spec.kvHeads, slidingWindow: spec.slidingWindow,
+    contextLength: options.maxModelLen || FAKE_CONTEXT_TOKENS,
+    headOrder: await readHeadOrder(options.model, options.headFile, spec),
+    avoid: await readSpecialTokens(options.model),
+    stepMs: options.fakeStepMs,
+  });
+}
+
+async function readSpec(model: string): Promise<ModelSpec> {
+  return parseModelSpec(await readJsonFile(join(model, 'config.json')));
+}
+
+async function withModel(options: CreateEngineOptions, build: (model: LoadedModel) => Promise<Engine>): Promise<Engine> {
+  const spec = await readSpec(options.model);
+  const headOrder = await readHeadOrder(options.model, options.headFile, spec);
+  const weights = await Weights.open(options.model, spec);
+  try {
+    return await build({ spec, weights, headOrder });
+  } finally {
+    weights.close();
+  }
+}
+
+/** elementBytes: of one channel of a key or a value. */
+function numPages({ kvTokens, maxModelLen }: CreateEngineOptions, spec: ModelSpec, elementBytes: number): number {
+  if (kvTokens > 0) return Math.ceil(kvTokens / PAGE_TOKENS);
+  // Key, value, and about an eighth for the statistics.
+  const pageBytes = PAGE_TOKENS * spec.layers * spec.kvHeads * spec.headDim * elementBytes * 2.125;
+  const affordable = Math.floor(availableMemory() * MEMORY_SHARE / pageBytes);
+  const wanted = Math.ceil(WANTED_TEXTS * (maxModelLen || spec.contextLength) / PAGE_TOKENS);
+  return Math.max(FEWEST_PAGES, Math.min(affordable, wanted));
+}
+
+/** Ids that end or frame texts, by config.json and generation_config.json. */
+async function readSpecialTokens(model: string): Promise<readonly number[]> {
+  // Whether generation_config.json is there and sound is not the engine's business: the server reads it.
+  const generation = await readJsonFile(join(model, 'generation_config.json')).catch(() => null);
+  const configs = [await readJsonFile(join(model, 'config.json')), generation];
+  return configs.flatMap((config) => {
+    const { bos_token_id: bos, eos_token_id: eos, pad_token_id: pad } = (config ?? {}) as Record<string, unknown>;
+    return [bos, eos, pad].flat().filter((id) => typeof id === 'number');
+  });
+}
