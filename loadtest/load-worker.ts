@@ -58,7 +58,7 @@ interface StreamOrder {
 
 function openStream(client: Client, { model, name, maxTokens }: StreamOrder, options: StreamOptions = {}): Promise<StreamResult> {
   const messages = [{ role: 'user', content: `Story ${name}: go on.` }];
-  return client.stream('/v1/chat/completions', { model, messages, max_tokens: maxTokens, ignore_eos: true }, options);
+  return client.stream('/v1/chat/completions', { model, messages, max_tokens: maxTokens, ignore_eos: true, temperature: 0 }, options);
 }
 
 function errorsOf(results: readonly StreamResult[]): string[] {

@@ -9,21 +9,22 @@ attention=${2:-}
 
 body='
   const [file, question, attention] = process.argv.slice(1);
-  const text = require("node:fs").readFileSync(file, "utf8");
+  const text = require("node:fs").readFileSync(file, "utf8").trimEnd();
   process.stdout.write(JSON.stringify({
     messages: [{ role: "user", content: `Read the text below and answer the questions after it.\n\n${text}\n\n${question}` }],
     ...(attention && { long_context: { attention } }),
     temperature: 0, max_tokens: 64, stream: true,
   }));'
 
-# One SSE event a line: prints the text of each, and any error.
+# Prints the text of each event; fails unless the stream comes to its end.
 show='
+  process.exitCode = 1;
   require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
-    if (!line.startsWith("data: {")) { if (line.startsWith("{")) console.error(line); return; }
-    const event = JSON.parse(line.slice(6));
-    if (event.error) { console.error(event.error.message); process.exitCode = 1; }
+    if (line === "data: [DONE]") { console.log(); process.exitCode = 0; return; }
+    const event = line.startsWith("data: ") ? JSON.parse(line.slice(6)) : line.startsWith("{") ? JSON.parse(line) : {};
+    if (event.error) { console.error(event.error.message); process.exit(1); }
     process.stdout.write(event.choices?.[0]?.delta?.content ?? "");
-  }).on("close", () => console.log());'
+  });'
 
 node -e "$body" "$here/the-time-machine.txt" "$question" "$attention" |
   curl -sSN "$url/v1/chat/completions" -H 'content-type: application/json' --data-binary @- |
