@@ -57,7 +57,7 @@ export class Choice {
   constructor(options: ChoiceOptions) {
     this.index = options.index;
     this.#options = options;
-    this.#decoder = new StreamDecoder(options.tokenizer);
+    this.#decoder = new StreamDecoder(options.tokenizer, { skipSpecial: true });
     this.#stops = new StopStrings(options.stopStrings, { includeStop: options.includeStop });
   }
 
@@ -77,12 +77,7 @@ export class Choice {
   }
 
   accept({ tokens, logprobs }: Tokens): void {
-    if (this.isStopped || this.#options.mute) return;
-    if (!this.#options.logprobs && !this.#options.tokenIds) {
-      this.#numTokens += tokens.length;
-      this.#release(this.#decoder.push(tokens));
-      return;
-    }
+    if (this.#options.mute) return;
     for (let i = 0; i < tokens.length && !this.isStopped; i++) this.#acceptOne(tokens[i]!, logprobs?.[i] ?? null);
   }
 
@@ -108,13 +103,13 @@ export class Choice {
     this.#numTokens++;
     if (this.#options.tokenIds) this.#tokenIds.push(token);
     if (logprob !== null) this.#waiting.push({ token, offset: this.#decodedChars, logprob: logprob.logprob, top: logprob.top });
-    this.#release(this.#decoder.push([token]));
+    this.#release(this.#decoder.push(token));
   }
 
   /** The end-of-text token is a token of the answer (as in vLLM) but, unless asked for, none of its text. */
   #finishText(stopToken: number | null): void {
     if (stopToken !== null && this.#options.tokenIds) this.#tokenIds.push(stopToken);
-    if (stopToken !== null && this.#options.includeStop) this.#release(this.#decoder.push([stopToken]));
+    if (stopToken !== null && this.#options.includeStop) this.#release(this.#decoder.push(stopToken));
     if (!this.isStopped) this.#release(this.#decoder.flush());
     if (!this.isStopped) this.#letGo(this.#stops.flush());
   }

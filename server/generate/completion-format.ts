@@ -79,10 +79,12 @@ export class CompletionFormat implements AnswerFormat {
 
   /** Every prompt token with its place; the first has no log-probability, since nothing predicted it. */
   #promptTokens({ prompt, promptLogprobs }: PromptRun): PlacedToken[] {
+    // Encoding a text may put a begin-of-text token first, which is not in the text.
+    const numAdded = prompt.text !== null && this.#tokenizer.addBos ? 1 : 0;
     let chars = 0;
     return Array.from(prompt.ids, (token, i) => {
       const offset = chars;
-      chars += startedChars(this.#tokenizer.tokenBytes(token));
+      if (i >= numAdded) chars += startedChars(this.#tokenizer.tokenBytes(token));
       const found = i === 0 ? undefined : promptLogprobs[i - 1];
       return { token, offset, logprob: found?.logprob ?? null, top: found?.top ?? [] };
     });

@@ -61,7 +61,7 @@ export async function encodeConversation(text: TextService, conversation: Conver
     return await text.encodeChat(conversation.messages, {
       addGenerationPrompt: conversation.add_generation_prompt ?? !continueFinalMessage,
       continueFinalMessage,
-      templateKwargs: conversation.chat_template_kwargs ?? {},
+      variables: conversation.chat_template_kwargs ?? {},
     });
   } catch (error) {
     if (error instanceof ChatTemplateError) throw apiError('chat_template_failed', { reason: error.message }, { param: 'messages' });
