@@ -30,9 +30,9 @@ export class ApiKeys {
     return new ApiKeys([...apiKeys, ...listed]);
   }
 
-  /** True when there are no keys: everyone may call. */
-  get open(): boolean {
-    return this.#keys.length === 0;
+  /** 0: everyone may call. */
+  get count(): number {
+    return this.#keys.length;
   }
 
   /** The tenant whose key this is, or null. Takes the same time for every wrong key. */

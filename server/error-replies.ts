@@ -4,7 +4,7 @@
  */
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError, apiError, toApiError, toErrorBody } from './errors.ts';
-import { type Violation, validationError } from './validation-errors.ts';
+import { validationError } from './validation-errors.ts';
 
 export function installErrorReplies(app: FastifyInstance): void {
   const methodsOf = recordMethods(app);
@@ -39,7 +39,7 @@ function isFastifyError(error: unknown): error is FastifyError {
 
 function fromFastify(error: FastifyError, request: FastifyRequest): ApiError {
   const violation = error.validation?.[0];
-  if (violation !== undefined) return validationError(violation as Violation);
+  if (violation !== undefined) return validationError(violation);
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE': return apiError('request_too_large', { limit: request.server.initialConfig.bodyLimit ?? 0 });
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE': return apiError('unsupported_media_type', {});

@@ -33,7 +33,7 @@ export function installGuard(app: FastifyInstance, services: Services, keys: Api
     void reply.header('x-request-id', request.id);
     const path = request.routeOptions.url ?? '';
     if (!operatorPaths.has(path)) follow(request, reply, services);
-    if (!publicPaths.has(path) && !keys.open) request.tenant = authenticate(request, keys);
+    if (!publicPaths.has(path) && keys.count > 0) request.tenant = authenticate(request, keys);
     if (!publicPaths.has(path) && services.lifecycle.draining) throw apiError('shutting_down', {}, { retryAfterMs: 5000 });
     return Promise.resolve();
   });

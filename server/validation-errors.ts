@@ -80,6 +80,6 @@ function listed(values: unknown): string {
 
 /** A value short enough for a sentence. */
 function brief(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'nothing';
+  const text = JSON.stringify(value);
   return text.length > 60 ? `${text.slice(0, 60)}...` : text;
 }
