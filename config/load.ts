@@ -45,7 +45,7 @@ const flagToName = new Map(optionNames.map((name) => [flagName(name), name]));
 
 function unknown(what: string, name: string, candidates: readonly string[]): ConfigError {
   const near = nearest(name, candidates);
-  return new ConfigError(`${what} is not an option${near === null ? '; --help lists them all' : `; did you mean ${near}?`}.`);
+  return new ConfigError(`${what} is not an option; ${near === null ? '--help lists them all.' : `did you mean ${near}?`}`);
 }
 
 /** The command line. parseArgs splits it; names and missing values are judged here, to name the nearest option. */

@@ -6,7 +6,7 @@ export function nearest(name: string, candidates: readonly string[]): string | n
     .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
     .sort((a, b) => a.distance - b.distance);
   const best = ranked[0];
-  return best !== undefined && best.distance <= Math.max(2, name.length / 2) ? best.candidate : null;
+  return best !== undefined && best.distance <= Math.max(2, name.length / 3) ? best.candidate : null;
 }
 
 /** Levenshtein distance, one row at a time. */
