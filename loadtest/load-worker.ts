@@ -18,8 +18,10 @@ async function readStreams(client: Client, { count, maxTokens }: Task<'streams'>
   const model = await firstModel(client);
   const startMs = Date.now();
   const results = await Promise.all(Array.from({ length: count }, (_, i) => openStream(client, { model, name: i, maxTokens })));
-  const tokens = results.reduce((sum, { usage }) => sum + (usage?.completion_tokens ?? 0), 0);
-  return { tokens, startMs, endMs: Date.now(), errors: errorsOf(results) };
+  const endMs = Date.now();
+  const lengths = results.map(({ usage }) => usage?.completion_tokens ?? 0);
+  const short = lengths.filter((length) => length !== maxTokens).map((length) => `a stream of ${maxTokens} tokens had ${length}`);
+  return { tokens: lengths.reduce((sum, length) => sum + length, 0), startMs, endMs, errors: [...errorsOf(results), ...short] };
 }
 
 async function leaveStreams(client: Client, { count }: Task<'leave'>): Promise<TaskResult<'leave'>> {
@@ -33,7 +35,9 @@ async function leaveStreams(client: Client, { count }: Task<'leave'>): Promise<T
     leave.abort();
   };
   const streams = Array.from({ length: count }, (_, i) => openStream(client, { model, name: i, maxTokens: ENDLESS_TOKENS }, { signal: leave.signal, onContent }));
-  return { errors: errorsOf(await Promise.all(streams)), leftMs };
+  const results = await Promise.all(streams);
+  const ended = results.filter(({ cancelled }) => !cancelled).map(() => 'an endless stream ended by itself');
+  return { errors: [...errorsOf(results), ...ended], leftMs };
 }
 
 async function pollHealth(client: Client, { everyMs }: Task<'health'>, stopped: AbortSignal): Promise<TaskResult<'health'>> {
