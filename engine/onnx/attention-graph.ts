@@ -57,7 +57,7 @@ export class AttentionGraph {
     const stored: ElementType = this.#int8 ? 'int8' : 'float32';
     graph.input(names.keys, stored, ['poolRows', PAGE_TOKENS * headDim]);
     graph.input(names.values, stored, ['poolRows', PAGE_TOKENS * headDim]);
-    graph.input(names.statistics, stored, ['poolRows', LOGICAL_PAGES * 2 * headDim]);
+    graph.input(names.statistics, this.#int8 ? 'uint8' : 'float32', ['poolRows', LOGICAL_PAGES * 2 * headDim]);
     graph.input(names.rows, 'int32', [`rows${layer}`]);
     graph.input(names.cuts, 'int64', [kvHeads]);
     graph.input(names.past, 'int32', [`lists${layer}`]);
@@ -91,9 +91,8 @@ export class AttentionGraph {
         graph.output(name, x, 'float32', dimensions);
         return x;
       }
-      const rounded = graph.op('QuantizeLinear', [x, graph.scalar('float32', 1), graph.scalar('int8', 0)]);
-      graph.output(name, rounded, 'int8', dimensions);
-      return rounded;
+      const inputs = [x, graph.scalar('float32', 1), graph.scalar('int8', 0)];
+      return graph.outputOp(name, { type: 'QuantizeLinear', inputs }, { type: 'int8', dimensions });
     };
     return { k: stored(names.newKeys, k), v: stored(names.newValues, v) };
   }

@@ -9,6 +9,12 @@ export type OnnxPrecision = 'int8' | 'fp32';
 /** Logical pages per page; a row of statistics is [LOGICAL_PAGES, max | min, headDim]. */
 export const LOGICAL_PAGES = PAGE_TOKENS / LOGICAL_PAGE_TOKENS;
 
+/**
+ * Statistics of int8 keys are kept as key + 128: the int8 product is several times as fast with an unsigned
+ * left side on CPUs without AMX.
+ */
+export const STATISTICS_OFFSET = 128;
+
 /** Names of one layer's inputs and outputs; run-inputs.ts fills them. */
 export function layerNames(layer: number) {
   const name = (what: string): string => `${what}.${layer}`;

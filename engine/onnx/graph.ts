@@ -67,6 +67,13 @@ export class Graph {
     this.#outputs.push(valueInfo(name, type, dimensions));
   }
 
+  /** A node whose one result is an output of the graph called `name`. */
+  outputOp(name: Value, { type, inputs, attributes = {} }: { type: string; inputs: readonly Value[]; attributes?: Attributes }, shape: { type: ElementType; dimensions: readonly Dimension[] }): Value {
+    this.#add({ type, inputs, attributes, outputs: [name], domain: '' });
+    this.#outputs.push(valueInfo(name, shape.type, shape.dimensions));
+    return name;
+  }
+
   /** One output. */
   op(type: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
     return this.ops(type, 1, inputs, attributes)[0]!;

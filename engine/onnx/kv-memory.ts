@@ -5,9 +5,10 @@
  */
 import { Tensor } from 'onnxruntime-node';
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
-import { layerNames, LOGICAL_PAGES, type OnnxPrecision } from './graph-interface.ts';
+import { layerNames, LOGICAL_PAGES, STATISTICS_OFFSET, type OnnxPrecision } from './graph-interface.ts';
 
 type Stored = Int8Array | Float32Array;
+type Statistics = Uint8Array | Float32Array;
 
 interface LayerMemory {
   /** [rows, 64, headDim] */
@@ -15,7 +16,7 @@ interface LayerMemory {
   /** [rows, 64, headDim] */
   readonly values: Stored;
   /** [rows, LOGICAL_PAGES, max | min, headDim] */
-  readonly statistics: Stored;
+  readonly statistics: Statistics;
   /** The same bytes as 32-bit words: rows are copied four channels at a time. */
   readonly keyWords: Int32Array;
   readonly valueWords: Int32Array;
@@ -41,6 +42,7 @@ export interface NewRows {
 export class KvMemory {
   readonly kvHeads: number;
   readonly #headDim: number;
+  readonly #offset: number;
   readonly #layers: readonly LayerMemory[];
   /** Inputs of every run. */
   readonly tensors: Readonly<Record<string, Tensor>>;
@@ -48,6 +50,7 @@ export class KvMemory {
   constructor(geometry: KvGeometry) {
     this.kvHeads = geometry.kvHeads;
     this.#headDim = geometry.headDim;
+    this.#offset = geometry.precision === 'int8' ? STATISTICS_OFFSET : 0;
     this.#layers = Array.from({ length: geometry.layers }, () => layerMemory(geometry));
     this.tensors = inputs(this.#layers, geometry);
   }
@@ -101,17 +104,17 @@ export class KvMemory {
   }
 
   /** The first key of a logical page is stored as both bounds, later ones are merged: recycled bytes never count. */
-  #merge(statistics: Stored, keys: Stored, { row, slot, from }: { row: number; slot: number; from: number }): void {
+  #merge(statistics: Statistics, keys: Stored, { row, slot, from }: { row: number; slot: number; from: number }): void {
     const dim = this.#headDim;
     const source = from * dim;
     const max = (row * LOGICAL_PAGES + Math.floor(slot / LOGICAL_PAGE_TOKENS)) * 2 * dim;
     const min = max + dim;
     if (slot % LOGICAL_PAGE_TOKENS === 0) {
-      for (let c = 0; c < dim; c++) statistics[max + c] = statistics[min + c] = keys[source + c]!;
+      for (let c = 0; c < dim; c++) statistics[max + c] = statistics[min + c] = keys[source + c]! + this.#offset;
       return;
     }
     for (let c = 0; c < dim; c++) {
-      const key = keys[source + c]!;
+      const key = keys[source + c]! + this.#offset;
       if (key > statistics[max + c]!) statistics[max + c] = key;
       if (key < statistics[min + c]!) statistics[min + c] = key;
     }
@@ -137,7 +140,8 @@ function layerMemory({ kvHeads, headDim, pages, precision }: KvGeometry): LayerM
   const array = (length: number): Stored => (precision === 'int8' ? new Int8Array(length) : new Float32Array(length));
   const keys = array(rows * PAGE_TOKENS * headDim);
   const values = array(rows * PAGE_TOKENS * headDim);
-  const statistics = array(rows * LOGICAL_PAGES * 2 * headDim);
+  const numStatistics = rows * LOGICAL_PAGES * 2 * headDim;
+  const statistics = precision === 'int8' ? new Uint8Array(numStatistics) : new Float32Array(numStatistics);
   return { keys, values, statistics, keyWords: words(keys), valueWords: words(values) };
 }
 
@@ -149,7 +153,7 @@ function inputs(layers: readonly LayerMemory[], { kvHeads, headDim, pages, preci
     const names = layerNames(layer);
     tensors[names.keys] = new Tensor(type, keys, [rows, PAGE_TOKENS * headDim]);
     tensors[names.values] = new Tensor(type, values, [rows, PAGE_TOKENS * headDim]);
-    tensors[names.statistics] = new Tensor(type, statistics, [rows, LOGICAL_PAGES * 2 * headDim]);
+    tensors[names.statistics] = new Tensor(precision === 'int8' ? 'uint8' : 'float32', statistics, [rows, LOGICAL_PAGES * 2 * headDim]);
   });
   return tensors;
 }

@@ -72,8 +72,8 @@ export class Int8LinearLayers implements LinearLayers {
   /** x = (quantized - 128) / 127 * rowMax. */
   #quantizeRows(x: Value): { quantized: Value; rowMax: Value } {
     const graph = this.#graph;
-    const magnitude = graph.op('ReduceMax', [graph.op('Abs', [x]), graph.int64(1)], { keepdims: 1 });
-    const rowMax = graph.op('Max', [magnitude, graph.scalar('float32', 1e-12)]);
+    // A row of zeros needs no guard: whatever 0 / 0 rounds to is multiplied by a largest value of 0.
+    const rowMax = graph.op('ReduceMax', [graph.op('Abs', [x]), graph.int64(1)], { keepdims: 1 });
     const quantized = graph.op('QuantizeLinear', [graph.op('Div', [x, rowMax]), graph.scalar('float32', 1 / 127), graph.scalar('uint8', 128)]);
     return { quantized, rowMax };
   }

@@ -127,12 +127,14 @@ export class OnnxEngine implements Engine {
     }
   }
 
-  #remember({ chunks, pick }: Run, { selectedItems }: PreparedRun, outputs: Record<string, Tensor>): void {
+  #remember({ chunks, pick, numSelecting }: Run, { selectedItems }: PreparedRun, outputs: Record<string, Tensor>): void {
     const { kvHeads } = this.#model;
     selectedItems.forEach((items, layer) => {
       const rows = outputs[layerNames(layer).picked]!.data as Int32Array;
       items.forEach((item, i) => {
-        const chunk = chunks[Math.floor(item / kvHeads)]!;
+        const index = Math.floor(item / kvHeads);
+        if (index >= numSelecting) return;
+        const chunk = chunks[index]!;
         this.#picked.set(chunk.sequenceId, layer * kvHeads + (item % kvHeads), rows.subarray(i * pick, (i + 1) * pick));
       });
     });
@@ -178,5 +180,5 @@ function calibrationRun({ layers, kvHeads, vocab }: ModelSpec): Run {
   const attention = { classes: [plan], classOf: new Uint8Array(layers * kvHeads), selection: 'fresh' } as const;
   const pageTable = new Int32Array(Math.ceil(CALIBRATION_TOKENS / PAGE_TOKENS));
   const chunk = { sequenceId: 0, tokens, start: 0, pageTable, attention, ropeStart: 0, promptTokens: CALIBRATION_TOKENS, logits: 'last' } as const;
-  return { kind: 'uniform', chunks: [chunk], pick: 0 };
+  return { kind: 'uniform', chunks: [chunk], pick: 0, numSelecting: 0 };
 }

@@ -19,6 +19,8 @@ export interface Run {
   readonly chunks: readonly Chunk[];
   /** Pages that the graph picks for each selecting head; 0 without selection. */
   readonly pick: number;
+  /** The first so many chunks select now; the others' picked pages are known. */
+  readonly numSelecting: number;
 }
 
 export type Feeds = Record<string, Tensor>;
@@ -60,9 +62,9 @@ export class RunInputs {
       const names = layerNames(layer) as Record<string, string>;
       for (const [what, tensor] of entry.tensors) feeds[names[what]!] = tensor;
       selectedItems.push(entry.lists.items);
-      for (const { plan, fixed: pages } of items) {
+      for (const { plan, fixed: pages, selects } of items) {
         pagesRead += pages.length + plan.pick;
-        if (run.pick > 0 && plan.pick > 0) pagesScored += plan.candidates.length;
+        if (selects) pagesScored += plan.candidates.length;
       }
     }
     return { feeds, selectedItems, pagesRead, pagesScored };
@@ -77,13 +79,13 @@ export class RunInputs {
 
   #items(run: Run, layer: number, fixed: FixedPages): ListItem[] {
     const { kvHeads } = this.#spec;
-    return run.chunks.flatMap((chunk) =>
+    return run.chunks.flatMap((chunk, c) =>
       Array.from({ length: kvHeads }, (_, head): ListItem => {
         const at = layer * kvHeads + head;
         const plan = chunk.attention.classes[chunk.attention.classOf[at]!]!;
-        const reused = run.pick === 0 && plan.pick > 0;
-        const picked = reused ? this.#picked.get(chunk.sequenceId, at, plan.pick) : null;
-        return { head, plan, fixed: fixed.of(chunk.sequenceId, plan), picked };
+        const selects = plan.pick > 0 && c < run.numSelecting;
+        const picked = plan.pick > 0 && !selects ? this.#picked.get(chunk.sequenceId, at, plan.pick) : null;
+        return { head, plan, fixed: fixed.of(chunk.sequenceId, plan), picked, selects };
       }),
     );
   }

@@ -13,6 +13,8 @@ export interface ListItem {
   readonly fixed: Int32Array;
   /** Rows picked before, instead of selecting now; null when plan.pick is 0 or the graph selects. */
   readonly picked: Int32Array | null;
+  /** The graph picks plan.pick of the candidates in this run. */
+  readonly selects: boolean;
 }
 
 export interface LayerLists {
@@ -41,12 +43,7 @@ export function givenLists(items: readonly ListItem[], kvHeads: number, equal: b
   const rows = new Int32Array(sum(lengths));
   let offset = 0;
   items.forEach((item, i) => {
-    let at = offset;
-    if (item.picked !== null) {
-      rows.set(item.picked, at);
-      at += item.picked.length;
-    }
-    for (const page of item.fixed) rows[at++] = page * kvHeads + item.head;
+    writeGiven(rows, offset, item, kvHeads);
     offset += lengths[i]!;
   });
   return { rows, lengths, items: NONE, candidates: NONE, numCandidates: 0, bias: NO_BIAS, order: NONE };
@@ -55,7 +52,7 @@ export function givenLists(items: readonly ListItem[], kvHeads: number, equal: b
 /** Lists of which the graph picks `pick` entries each for the items that have candidates. */
 export function selectedLists(items: readonly ListItem[], kvHeads: number, { equal, pick }: { equal: boolean; pick: number }): LayerLists {
   const lengths = listLengths(items, equal);
-  const chosen = items.flatMap((item, i) => (item.plan.pick > 0 ? [i] : []));
+  const chosen = items.flatMap((item, i) => (item.selects ? [i] : []));
   const selected = Int32Array.from(chosen.length > 0 ? chosen : [0]);
   const numPicked = selected.length * pick;
   const given = givenRows(items, kvHeads);
@@ -66,28 +63,43 @@ export function selectedLists(items: readonly ListItem[], kvHeads: number, { equ
   let nextPicked = 0;
   items.forEach((item, i) => {
     let at = offset;
-    for (let p = 0; p < item.plan.pick; p++) order[at++] = nextPicked++;
-    for (let f = 0; f < item.fixed.length; f++) order[at++] = nextGiven++;
+    if (item.selects) for (let p = 0; p < pick; p++) order[at++] = nextPicked++;
+    for (let g = 0; g < numGiven(item); g++) order[at++] = nextGiven++;
     offset += lengths[i]!;
   });
   return { rows: given, lengths, items: selected, ...candidateRows(items, selected, kvHeads, pick), order };
 }
 
-/** Fixed rows of every item, and row 0 for padding at the end. */
+/** Rows of every item that are known now, and row 0 for padding at the end. */
 function givenRows(items: readonly ListItem[], kvHeads: number): Int32Array {
-  const numFixed = items.reduce((count, item) => count + item.fixed.length, 0);
-  const rows = new Int32Array(numFixed + 1);
-  let at = 0;
-  for (const { fixed, head } of items) for (const page of fixed) rows[at++] = page * kvHeads + head;
+  const rows = new Int32Array(items.reduce((count, item) => count + numGiven(item), 0) + 1);
+  let offset = 0;
+  for (const item of items) offset = writeGiven(rows, offset, item, kvHeads);
   return rows;
 }
 
+function numGiven({ picked, fixed }: ListItem): number {
+  return (picked?.length ?? 0) + fixed.length;
+}
+
+/** Picked rows first: the last entry of a list is its partial page. Returns the offset behind them. */
+function writeGiven(rows: Int32Array, offset: number, { picked, fixed, head }: ListItem, kvHeads: number): number {
+  let at = offset;
+  if (picked !== null) {
+    rows.set(picked, at);
+    at += picked.length;
+  }
+  for (const page of fixed) rows[at++] = page * kvHeads + head;
+  return at;
+}
+
 function candidateRows(items: readonly ListItem[], selected: Int32Array, kvHeads: number, pick: number) {
-  const numCandidates = selected.reduce((most, i) => Math.max(most, items[i]!.plan.candidates.length), pick);
+  const numCandidates = selected.reduce((most, i) => Math.max(most, items[i]!.selects ? items[i]!.plan.candidates.length : 0), pick);
   const candidates = new Int32Array(selected.length * numCandidates);
   const bias = new Float32Array(candidates.length).fill(PADDING_BIAS);
   selected.forEach((index, s) => {
-    const { plan, head } = items[index]!;
+    const { plan, head, selects } = items[index]!;
+    if (!selects) return;
     plan.candidates.forEach((page, c) => {
       candidates[s * numCandidates + c] = page * kvHeads + head;
       bias[s * numCandidates + c] = 0;

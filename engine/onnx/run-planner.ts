@@ -1,9 +1,9 @@
 /**
- * Cuts a step into runs of the session. Decode steps share a run when their lists have about one length and
- * they select alike, since a run's tensors are rectangular; prefill chunks run alone. Chunks of one sequence
+ * Cuts a step into runs of the session. Decode steps share a run when their lists have about one length,
+ * since a run's tensors are rectangular; prefill chunks run alone. Chunks of one sequence
  * keep their order. Pure. Called by onnx-engine.ts.
  */
-import type { AttentionPlan, PagePlan } from '../../kvcache/page-lists/page-list.ts';
+import type { AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import type { PickedPages } from './picked-pages.ts';
 import type { Run } from './run-inputs.ts';
@@ -12,37 +12,53 @@ import type { Run } from './run-inputs.ts';
 const SHORT_LIST_PAGES = 64;
 
 export function* planRuns(step: readonly Chunk[], picked: PickedPages): Generator<Run> {
-  const waiting = new Map<string, Chunk[]>();
+  const waiting = new Map<number, Chunk[]>();
+  const sequences = new Set<number>();
   for (const chunk of step) {
-    const isWaiting = [...waiting.values()].some((group) => group.some(({ sequenceId }) => sequenceId === chunk.sequenceId));
-    if (isWaiting) yield* decodeRuns(waiting, picked);
-    if (chunk.tokens.length > 1) yield prefillRun(chunk);
-    else addTo(waiting, decodeKey(chunk, picked), chunk);
+    if (sequences.has(chunk.sequenceId)) {
+      yield* decodeRuns(waiting, picked);
+      sequences.clear();
+    }
+    if (chunk.tokens.length > 1) {
+      yield prefillRun(chunk);
+      continue;
+    }
+    addTo(waiting, sizeClass(chunk.attention), chunk);
+    sequences.add(chunk.sequenceId);
   }
   yield* decodeRuns(waiting, picked);
 }
 
-function* decodeRuns(groups: Map<string, Chunk[]>, picked: PickedPages): Generator<Run> {
-  for (const chunks of groups.values()) yield { kind: 'decode', chunks, pick: selects(chunks[0]!, picked) ? pickOf(chunks[0]!.attention) : 0 };
+function* decodeRuns(groups: Map<number, Chunk[]>, picked: PickedPages): Generator<Run> {
+  for (const chunks of groups.values()) yield* decodeGroup(chunks, picked);
   groups.clear();
+}
+
+/** One run for each number of pages to pick; chunks that pick nothing now ride in the first. */
+function* decodeGroup(chunks: readonly Chunk[], picked: PickedPages): Generator<Run> {
+  const given: Chunk[] = [];
+  const selecting = new Map<number, Chunk[]>();
+  for (const chunk of chunks) {
+    if (selects(chunk, picked)) addTo(selecting, pickOf(chunk.attention), chunk);
+    else given.push(chunk);
+  }
+  if (selecting.size === 0) yield { kind: 'decode', chunks: given, pick: 0, numSelecting: 0 };
+  let riders = given;
+  for (const [pick, group] of selecting) {
+    yield { kind: 'decode', chunks: [...group, ...riders], pick, numSelecting: group.length };
+    riders = [];
+  }
 }
 
 function prefillRun(chunk: Chunk): Run {
   const used = new Set(chunk.attention.classOf);
-  return { kind: used.size === 1 ? 'uniform' : 'split', chunks: [chunk], pick: pickOf(chunk.attention) };
-}
-
-/** Chunks with equal keys fit into one run. */
-function decodeKey(chunk: Chunk, picked: PickedPages): string {
-  const { classes } = chunk.attention;
-  if (selects(chunk, picked)) return `select ${pickOf(chunk.attention)} of ${sizeClass(longest(classes, ({ candidates }) => candidates.length))}`;
-  return `given ${sizeClass(longest(classes, ({ fixed, pick }) => fixed.length + pick))}`;
-}
-
-function selects(chunk: Chunk, picked: PickedPages): boolean {
   const pick = pickOf(chunk.attention);
-  if (pick === 0) return false;
-  return chunk.attention.selection === 'fresh' || !picked.has(chunk.sequenceId, pick);
+  return { kind: used.size === 1 ? 'uniform' : 'split', chunks: [chunk], pick, numSelecting: pick > 0 ? 1 : 0 };
+}
+
+function selects({ attention, sequenceId }: Chunk, picked: PickedPages): boolean {
+  const pick = pickOf(attention);
+  return pick > 0 && (attention.selection === 'fresh' || !picked.has(sequenceId, pick));
 }
 
 /** Pages that every selecting class of the plan picks. */
@@ -52,16 +68,13 @@ function pickOf({ classes }: AttentionPlan): number {
   return [...picks][0] ?? 0;
 }
 
-function longest(classes: readonly PagePlan[], length: (plan: PagePlan) => number): number {
-  return classes.reduce((most, plan) => Math.max(most, length(plan)), 0);
-}
-
-/** Within a power of two of each other, and all short ones together. */
-function sizeClass(pages: number): number {
+/** Length class of a chunk's longest list: within a power of two of each other, and all short ones together. */
+function sizeClass({ classes }: AttentionPlan): number {
+  const pages = classes.reduce((most, { fixed, pick }) => Math.max(most, fixed.length + pick), 0);
   return Math.ceil(Math.log2(Math.max(pages, SHORT_LIST_PAGES)));
 }
 
-function addTo(groups: Map<string, Chunk[]>, key: string, chunk: Chunk): void {
+function addTo(groups: Map<number, Chunk[]>, key: number, chunk: Chunk): void {
   const group = groups.get(key);
   if (group === undefined) groups.set(key, [chunk]);
   else group.push(chunk);

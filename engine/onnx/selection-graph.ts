@@ -6,7 +6,7 @@
  */
 import type { ModelSpec } from '../model/spec.ts';
 import type { Graph, Value } from './graph.ts';
-import type { LayerNames, OnnxPrecision } from './graph-interface.ts';
+import { STATISTICS_OFFSET, type LayerNames, type OnnxPrecision } from './graph-interface.ts';
 
 export class SelectionGraph {
   readonly #headDim: number;
@@ -64,6 +64,6 @@ export class SelectionGraph {
     const signed = this.#signedQueries(graph, queries);
     const largest = graph.op('Max', [graph.op('ReduceMax', [graph.op('Abs', [queries]), graph.int64(1, 2)], { keepdims: 1 }), graph.scalar('float32', 1e-12)]);
     const rounded = graph.op('QuantizeLinear', [graph.op('Div', [signed, largest]), graph.scalar('float32', 1 / 127), graph.scalar('int8', 0)]);
-    return graph.op('MatMulInteger', [statistics, graph.op('Transpose', [rounded], { perm: [0, 2, 1] })]);
+    return graph.op('MatMulInteger', [statistics, graph.op('Transpose', [rounded], { perm: [0, 2, 1] }), graph.scalar('uint8', STATISTICS_OFFSET)]);
   }
 }
