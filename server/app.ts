@@ -6,7 +6,7 @@ import cors from '@fastify/cors';
 import fastify, { LogController, type FastifyInstance } from 'fastify';
 import { registerRoutes } from '../routes/register.ts';
 import { ApiKeys } from './api-keys.ts';
-import { installErrorReplies } from './error-replies.ts';
+import { frameworkError, installErrorReplies } from './error-replies.ts';
 import { installGuard, requestId } from './guard.ts';
 import type { Services } from './services.ts';
 
@@ -27,6 +27,7 @@ export async function buildApp(services: Services, keys = ApiKeys.load(services.
     requestTimeout: RECEIVE_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
+    frameworkErrors: frameworkError,
     // Verbose errors carry the offending value, which validation-errors.ts words.
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: false, verbose: true, allowUnionTypes: true } },
   });

@@ -16,6 +16,11 @@ export function installErrorReplies(app: FastifyInstance): void {
   app.setNotFoundHandler((request, reply) => sendError(reply, notFound(request, reply, methodsOf(pathOf(request.url)))));
 }
 
+/** For errors that Fastify finds before its hooks run, such as a path that cannot be decoded. */
+export function frameworkError(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  void sendError(reply.header('x-request-id', request.id), toClientError(error, request));
+}
+
 export function sendError(reply: FastifyReply, error: ApiError): FastifyReply {
   return reply.code(error.status).headers(errorHeaders(error)).send(toErrorBody(error));
 }
