@@ -1,0 +1,371 @@
+/**
+ * What every engine must do, as tests that any engine is put through: against the reference engine and
+ * against itself (other chunks, other company, other pages). Knows the Engine interface only. Called by one
+ * test file per engine.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Engine } from '../../engine/engine.ts';
+import { Weights } from '../../engine/model/weights.ts';
+import { ReferenceEngine } from '../../engine/reference/reference-engine.ts';
+import { PAGE_TOKENS, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
+import { writeTinyModel, type TinyModel, type TinyModelOptions } from '../tiny-model.ts';
+import { SeededRandom } from '../seeded-random.ts';
+import { chunkOf, dense, listOf, pagesFor, picking, planOf, randomText, readText, relativeError, type Planner, type Text } from './texts.ts';
+
+export type EngineMaker = (model: TinyModel, pages: number) => Promise<Engine>;
+
+/** Largest relative error (root mean square) of logits. */
+export interface EngineTolerance {
+  /** Against the float64 reference, where both read the same pages. */
+  readonly reference: number;
+  /** Against the reference where each picks pages: rounding may tip nearly equal scores. */
+  readonly picked: number;
+  /** Against itself, computed another way. */
+  readonly self: number;
+}
+
+const PAGES = 40;
+
+/** The families and position schemes, each small enough for the reference. */
+const makes: Readonly<Record<string, TinyModelOptions>> = {
+  'llama': {},
+  'llama, biases, tied head': { biases: true, tiedHead: true, kvHeads: 4 },
+  'llama, llama3 positions': { rope: { rope_type: 'llama3', rope_theta: 500_000, factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 128 } },
+  'llama, yarn positions': { rope: { rope_type: 'yarn', rope_theta: 10_000, factor: 4, original_max_position_embeddings: 128 } },
+  'llama, dynamic positions': { contextLength: 128, rope: { rope_type: 'dynamic', rope_theta: 10_000, factor: 2 } },
+  'mistral, window of 100': { family: 'mistral', window: 100 },
+  'qwen2, window of 70 from layer 1': { family: 'qwen2', window: 70, maxWindowLayers: 1 },
+  'qwen3, one KV head': { family: 'qwen3', kvHeads: 1, headDim: 32 },
+};
+
+/** Registers the cases; call it at the top of a test file. */
+export function engineCases(name: string, make: EngineMaker, tolerance: EngineTolerance): void {
+  describe(`${name}: every make of model`, () => {
+    describe.each(Object.entries(makes))('%s', (_, options) => { makeCases(options, make, tolerance); });
+  });
+  describe(`${name}: lists of pages`, () => { listCases(make, tolerance); });
+  describe(`${name}: selected pages`, () => { selectionCases(make, tolerance); });
+  describe(`${name}: steps`, () => { stepCases(make, tolerance); });
+}
+
+function makeCases(options: TinyModelOptions, make: EngineMaker, tolerance: EngineTolerance): void {
+  const bench = useBench(options, make);
+
+  test('all logits of a text are those of the reference', async () => {
+    const { engine, reference, text } = bench(280);
+    expectClose(await readText(engine, text), await readText(reference, text), tolerance.reference);
+  });
+
+  test.each([1, 64, 100])('chunks of %i give what the whole gives', async (chunkTokens) => {
+    const { engine, text } = bench(chunkTokens === 1 ? 140 : 280);
+    const whole = await readText(engine, text);
+    expectClose(await readText(engine, text, { chunkTokens }), whole, tolerance.self);
+  });
+
+  test('tokens generated after the prompt are those of the reference', async () => {
+    const { engine, reference, text } = bench(200);
+    const prompt = { ...text, promptTokens: 180 };
+    const read = async (which: Engine) => {
+      await readText(which, prompt, { to: 180, chunkTokens: 90 });
+      return readText(which, prompt, { from: 180, chunkTokens: 1 });
+    };
+    expectClose(await read(engine), await read(reference), tolerance.reference);
+  });
+}
+
+function listCases(make: EngineMaker, tolerance: EngineTolerance): void {
+  const bench = useBench({ layers: 3 }, make);
+
+  test('sinks and recent pages', async () => {
+    const { engine, reference, text } = bench(420);
+    const options = { planner: sinksAndRecent, chunkTokens: 64 };
+    const logits = await readText(engine, text, options);
+    expectClose(logits, await readText(reference, text, options), tolerance.reference);
+    expectFar(logits, await readText(engine, text), tolerance);
+  });
+
+  test('another list for every KV head and layer', async () => {
+    const { engine, reference, text } = bench(420);
+    const options = { planner: headsApart, chunkTokens: 50 };
+    expectClose(await readText(engine, text, options), await readText(reference, text, options), tolerance.reference);
+  });
+
+  test('the order of a list does not matter but for its last page', async () => {
+    const { engine, text } = bench(400);
+    await readText(engine, text, { to: 330 });
+    const read = (fixed: readonly number[]) =>
+      readText(engine, text, { from: 330, to: 331, planner: () => planOf(engine, listOf(fixed, 330)) });
+    expectClose(await read([3, 1, 4, 0, 2, 5]), await read([0, 1, 2, 3, 4, 5]), tolerance.self);
+  });
+
+  test('an empty list leaves the chunk to itself', async () => {
+    const { engine, text } = bench(128);
+    const fresh = { ...text, sequenceId: 2, tokens: text.tokens.slice(64), pageTable: Int32Array.of(7) };
+    const alone = await readText(engine, fresh);
+    await readText(engine, text, { to: 64 });
+    const cut = await readText(engine, text, { from: 64, planner: () => planOf(engine, listOf([], 0)) });
+    expectClose(cut, alone, tolerance.self);
+  });
+
+  test('moving every page and the queries alike changes nothing', async () => {
+    const { engine, text } = bench(260);
+    await readText(engine, text, { to: 200 });
+    const plain = await readText(engine, text, { from: 200, to: 220 });
+    const options = { planner: movedBy(-4096), ropeStart: (start: number) => start - 4096 };
+    expectClose(await readText(engine, text, { from: 200, to: 220, ...options }), plain, tolerance.self);
+  });
+
+  test('what a chunk at moved positions stores stands at its place in the text', async () => {
+    const { engine, text } = bench(260);
+    const whole = await readText(engine, text);
+    await readText(engine, text, { to: 200 });
+    await readText(engine, text, { from: 200, to: 220, planner: movedBy(-4096), ropeStart: (start) => start - 4096 });
+    expectClose(await readText(engine, text, { from: 220 }), whole.slice(220 * engine.spec.vocab), tolerance.self);
+  });
+
+  test('pages read at moved positions, in prefill and in decode', async () => {
+    const { engine, reference, text } = bench(420);
+    const read = async (which: Engine, planner: Planner) => {
+      await readText(which, text, { to: 400, chunkTokens: 64, planner });
+      return readText(which, text, { from: 400, chunkTokens: 1, planner });
+    };
+    const moved = await read(engine, sinksMovedUp);
+    expectClose(moved, await read(reference, sinksMovedUp), tolerance.reference);
+    expectFar(moved, await read(engine, sinksAndRecent), tolerance);
+  });
+}
+
+function selectionCases(make: EngineMaker, tolerance: EngineTolerance): void {
+  const bench = useBench({ layers: 3 }, make);
+
+  test('decode steps pick the pages that the reference picks', async () => {
+    const { engine, reference, text } = bench(900);
+    const read = async (which: Engine) => {
+      await readText(which, text, { to: 860 });
+      return readText(which, text, { from: 860, chunkTokens: 1, planner: picking(3) });
+    };
+    const picked = await read(engine);
+    expectClose(picked, await read(reference), tolerance.picked);
+    await readText(engine, text, { to: 860 });
+    expectFar(picked, await readText(engine, text, { from: 860, chunkTokens: 1 }), tolerance);
+  });
+
+  test('prefill chunks pick the pages that the reference picks', async () => {
+    const { engine, reference, text } = bench(900);
+    const options = { planner: picking(4), chunkTokens: 128 };
+    expectClose(await readText(engine, text, options), await readText(reference, text, options), tolerance.picked);
+  });
+
+  test('picking every candidate is reading everything', async () => {
+    const { engine, text } = bench(700);
+    await readText(engine, text, { to: 680 });
+    const exact = await readText(engine, text, { from: 680, chunkTokens: 1 });
+    await readText(engine, text, { to: 680 });
+    const all = await readText(engine, text, { from: 680, chunkTokens: 1, planner: pickingAll });
+    expectClose(all, exact, tolerance.self);
+  });
+
+  test('heads that pick stand beside heads that do not', async () => {
+    const { engine, reference, text } = bench(900);
+    const read = async (which: Engine) => {
+      await readText(which, text, { to: 896, chunkTokens: 128, planner: halfPicking });
+      return readText(which, text, { from: 896, chunkTokens: 1, planner: halfPicking });
+    };
+    expectClose(await read(engine), await read(reference), tolerance.picked);
+  });
+
+  test('a selection is used again, and no longer after it is forgotten', async () => {
+    const { engine, reference, text } = bench(900);
+    const read = async (which: Engine) => {
+      await readText(which, text, { to: 860 });
+      await readText(which, text, { from: 860, to: 861, planner: picking(3) });
+      const reused = await readText(which, text, { from: 861, to: 880, chunkTokens: 1, planner: picking(3, 2, 'reuse') });
+      which.forget(text.sequenceId);
+      return { reused, anew: await readText(which, text, { from: 861, to: 880, chunkTokens: 1, planner: picking(3, 2, 'reuse') }) };
+    };
+    const [got, wanted] = [await read(engine), await read(reference)];
+    expectClose(got.reused, wanted.reused, tolerance.picked);
+    expectClose(got.anew, wanted.anew, tolerance.picked);
+    expectFar(wanted.reused, wanted.anew, tolerance);
+  });
+
+  test('a selection of another size is made anew', async () => {
+    const { engine, text } = bench(900);
+    const read = async (first: Planner) => {
+      engine.forget(text.sequenceId);
+      await readText(engine, text, { to: 860 });
+      await readText(engine, text, { from: 860, to: 861, planner: first });
+      return readText(engine, text, { from: 860, to: 861, planner: picking(3, 2, 'reuse') });
+    };
+    expectClose(await read(picking(5)), await read(dense), tolerance.self);
+  });
+}
+
+function stepCases(make: EngineMaker, tolerance: EngineTolerance): void {
+  const bench = useBench({ layers: 2 }, make);
+
+  test('company changes nothing: prefill and decode, dense and picking, long and short', async () => {
+    const { engine, text } = bench(700);
+    const others = [randomText(2, 90, { vocab: engine.spec.vocab, firstPage: 12 }), randomText(3, 640, { vocab: engine.spec.vocab, firstPage: 15 })];
+    const chunks = [
+      chunkOf(engine, text, { start: 650, end: 651 }, { planner: picking(2) }),
+      chunkOf(engine, others[0]!, { start: 20, end: 90 }),
+      chunkOf(engine, others[1]!, { start: 600, end: 601 }, { planner: picking(2) }),
+      chunkOf(engine, { ...others[0]!, sequenceId: 4, pageTable: Int32Array.of(30) }, { start: 0, end: 1 }, { logits: 'last' }),
+    ];
+    const prepare = async () => {
+      await readText(engine, text, { to: 650 });
+      await readText(engine, others[0]!, { to: 20 });
+      await readText(engine, others[1]!, { to: 600 });
+    };
+    await prepare();
+    const together = copyAll((await engine.run(chunks)).logits);
+    await prepare();
+    for (const [i, chunk] of chunks.entries()) expectClose(together[i]!, (await engine.run([chunk])).logits[0]!, tolerance.self);
+  });
+
+  test('chunks of one sequence in one step see each other', async () => {
+    const { engine, text } = bench(200);
+    const whole = await readText(engine, text);
+    const cuts = [[0, 70], [70, 71], [71, 72], [72, 200]] as const;
+    const chunks = cuts.map(([start, end]) => chunkOf(engine, text, { start, end }));
+    expectClose(joined(copyAll((await engine.run(chunks)).logits)), whole, tolerance.self);
+  });
+
+  test('logits come in the rows that were asked for', async () => {
+    const { engine, text } = bench(100);
+    const { vocab } = engine.spec;
+    const all = await readText(engine, text);
+    const ask = async (logits: 'none' | 'last') => (await engine.run([chunkOf(engine, text, { start: 0, end: 100 }, { logits })])).logits;
+    expect(await ask('none')).toEqual([null]);
+    const last = (await ask('last'))[0]!;
+    expect(last.length).toBe(vocab);
+    expectClose(last, all.slice(-vocab), tolerance.self);
+  });
+
+  test('which pages a text lies on changes nothing', async () => {
+    const { engine, text } = bench(600);
+    const options = { planner: picking(3), chunkTokens: 128 };
+    const ordered = await readText(engine, text, options);
+    const scattered = { ...text, sequenceId: 2, pageTable: Int32Array.from(new SeededRandom(5).shuffled(Array(PAGES).keys())).slice(0, 10) };
+    expectClose(await readText(engine, scattered, options), ordered, tolerance.self);
+  });
+
+  test('pages that another text has used give what fresh pages give', async () => {
+    const { engine, text } = bench(600);
+    const options = { planner: picking(3), chunkTokens: 128 };
+    const fresh = await readText(engine, text, options);
+    await readText(engine, randomText(2, PAGES * PAGE_TOKENS, { vocab: engine.spec.vocab }), { chunkTokens: 256, planner: sinksAndRecent });
+    engine.forget(2);
+    expectClose(await readText(engine, text, options), fresh, tolerance.self);
+  });
+
+  test('the pages read are counted', async () => {
+    const { engine, text } = bench(600);
+    await readText(engine, text, { to: 520 });
+    const { layers, kvHeads } = engine.spec;
+    const { pagesRead, pagesScored } = await engine.run([chunkOf(engine, text, { start: 520, end: 521 }, { planner: picking(3) })]);
+    expect(pagesRead).toBe((1 + 3 + 2) * layers * kvHeads);
+    expect(pagesScored).toBe(6 * layers * kvHeads);
+  });
+
+  test('the engine describes the model', () => {
+    const { engine, reference } = bench(1);
+    expect(engine.pages).toBe(PAGES);
+    const { layers, kvHeads, vocab, contextLength, slidingWindow, headOrder } = engine.spec;
+    expect(reference.spec).toMatchObject({ layers, kvHeads, vocab, contextLength, slidingWindow, headOrder });
+    expect(engine.spec.kvBytesPerToken).toBeGreaterThan(0);
+  });
+}
+
+/** One model, one engine and one reference for all tests of a group; texts start at page 0. */
+function useBench(options: TinyModelOptions, make: EngineMaker) {
+  let model: TinyModel;
+  let engine: Engine;
+  let reference: Engine;
+  beforeAll(async () => {
+    model = writeTinyModel(options);
+    engine = await make(model, PAGES);
+    reference = await makeReference(model, PAGES);
+  });
+  afterAll(async () => {
+    await Promise.all([engine.close(), reference.close()]);
+    model.remove();
+  });
+  return (numTokens: number): { engine: Engine; reference: Engine; text: Text } => {
+    engine.forget(1);
+    reference.forget(1);
+    return { engine, reference, text: randomText(1, numTokens, { vocab: engine.spec.vocab }) };
+  };
+}
+
+export async function makeReference({ dir, spec }: TinyModel, pages: number): Promise<ReferenceEngine> {
+  const weights = await Weights.open(dir, spec);
+  try {
+    return new ReferenceEngine({ spec, weights, pages, headOrder: null });
+  } finally {
+    weights.close();
+  }
+}
+
+function expectClose(got: Float32Array, wanted: Float32Array, limit: number): void {
+  expect(relativeError(got, wanted)).toBeLessThanOrEqual(limit);
+}
+
+/** Guards a comparison: what the test varies must show in the logits, or agreement proves nothing. */
+function expectFar(got: Float32Array, other: Float32Array, { reference }: EngineTolerance): void {
+  expect(relativeError(got, other)).toBeGreaterThan(2 * reference);
+}
+
+/** Logits are valid until the next run only. */
+function copyAll(logits: readonly (Float32Array | null)[]): Float32Array[] {
+  return logits.map((rows) => Float32Array.from(rows!));
+}
+
+function joined(parts: readonly Float32Array[]): Float32Array {
+  return Float32Array.from(parts.flatMap((part) => [...part]));
+}
+
+/** First page, last two pages. */
+const sinksAndRecent: Planner = (engine, text, start) => {
+  const used = pagesFor(start);
+  if (used <= 3) return dense(engine, text, start);
+  const fixed = [text.pageTable[0]!, ...text.pageTable.subarray(used - 2, used)];
+  return planOf(engine, listOf(fixed, start - (used - 3) * PAGE_TOKENS));
+};
+
+/** As sinksAndRecent, the sink read as if it stood just before the recent pages. */
+const sinksMovedUp: Planner = (engine, text, start) => {
+  const plan = sinksAndRecent(engine, text, start);
+  const gap = (pagesFor(start) - 3) * PAGE_TOKENS;
+  if (gap <= 0) return plan;
+  return { ...plan, classes: plan.classes.map((list) => ({ ...list, positionDelta: Int32Array.of(gap, 0, 0) })) };
+};
+
+function movedBy(delta: number): Planner {
+  return (engine, text, start) => {
+    const plan = dense(engine, text, start);
+    return { ...plan, classes: plan.classes.map((list) => ({ ...list, positionDelta: new Int32Array(list.fixed.length).fill(delta) })) };
+  };
+}
+
+/** First page and last two pages fixed, all between picked: needs more than three pages. */
+const pickingAll: Planner = (engine, { pageTable }, start) => {
+  const used = pagesFor(start);
+  const candidates = pageTable.slice(1, used - 2);
+  const ends = listOf([pageTable[0]!, ...pageTable.subarray(used - 2, used)], start);
+  return planOf(engine, { ...ends, candidates, pick: candidates.length });
+};
+
+/** Two lists in turn over the KV heads: everything, and sinks with recent pages. */
+const headsApart: Planner = (engine, text, start) => inTurn(engine, [dense(engine, text, start), sinksAndRecent(engine, text, start)]);
+
+const halfPicking: Planner = (engine, text, start) => inTurn(engine, [picking(3)(engine, text, start), sinksAndRecent(engine, text, start)]);
+
+function inTurn(engine: Engine, plans: readonly AttentionPlan[]): AttentionPlan {
+  const numHeads = engine.spec.layers * engine.spec.kvHeads;
+  return {
+    classes: plans.map(({ classes }) => classes[0]!), selection: 'fresh',
+    classOf: Uint8Array.from({ length: numHeads }, (_, head) => (head + Math.floor(head / engine.spec.kvHeads)) % plans.length),
+  };
+}
