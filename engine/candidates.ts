@@ -52,11 +52,13 @@ export function drawCandidate({ tokens, weights, count, total }: Candidates, sha
 /** Index of the largest logit, the first of equals. Throws on a row without one: the engine computed rubbish. */
 export function argmax(logits: Float32Array): number {
   let best = 0;
-  let largest = logits[0]!;
-  for (let i = 1; i < logits.length; i++) {
-    const logit = logits[i]!;
-    if (logit > largest) {
-      largest = logit;
+  let largest = -Infinity;
+  for (let quad = 0; quad < logits.length; quad += 4) {
+    // Few logits are a new maximum, so four are passed over at a time. Past the end undefined compares false.
+    if (!(logits[quad]! > largest || logits[quad + 1]! > largest || logits[quad + 2]! > largest || logits[quad + 3]! > largest)) continue;
+    for (let i = quad; i < quad + 4; i++) {
+      if (!(logits[i]! > largest)) continue;
+      largest = logits[i]!;
       best = i;
     }
   }
@@ -68,18 +70,20 @@ export function argmax(logits: Float32Array): number {
 function collect(logits: Float32Array, { temperature, minP }: Filters, target: Candidates): void {
   const largest = logits[argmax(logits)]!;
   const floor = largest + temperature * Math.max(NEGLIGIBLE, Math.log(minP));
-  let count = 0;
-  let total = 0;
-  for (let token = 0; token < logits.length; token++) {
-    const logit = logits[token]!;
-    if (!(logit >= floor)) continue;
-    const weight = Math.exp((logit - largest) / temperature);
-    target.tokens[count] = token;
-    target.weights[count++] = weight;
-    total += weight;
+  target.count = 0;
+  target.total = 0;
+  for (let quad = 0; quad < logits.length; quad += 4) {
+    if (!(logits[quad]! >= floor || logits[quad + 1]! >= floor || logits[quad + 2]! >= floor || logits[quad + 3]! >= floor)) continue;
+    for (let i = quad; i < quad + 4; i++) {
+      if (logits[i]! >= floor) add(target, i, Math.exp((logits[i]! - largest) / temperature));
+    }
   }
-  target.count = count;
-  target.total = total;
+}
+
+function add(target: Candidates, token: number, weight: number): void {
+  target.tokens[target.count] = token;
+  target.weights[target.count++] = weight;
+  target.total += weight;
 }
 
 /** Keeps the heaviest candidates, largest first: no more than `maxCount`, and no more than reach `mass`. */

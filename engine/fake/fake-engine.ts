@@ -6,6 +6,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_TOKENS, type AttentionPlan, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
+import { checkChunk } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import { LogitRows } from './logit-rows.ts';
 
@@ -87,6 +88,7 @@ export class FakeEngine implements Engine {
   }
 
   #runChunk(chunk: Chunk): Float32Array | null {
+    checkChunk(chunk, { ...this.spec, pages: this.pages });
     this.#checkMemory(chunk);
     const first = this.#rows.numRows;
     let print = this.#printBefore(chunk, chunk.start);
@@ -105,11 +107,7 @@ export class FakeEngine implements Engine {
   }
 
   #slot(chunk: Chunk, position: number): number {
-    const page = chunk.pageTable[Math.floor(position / PAGE_TOKENS)]!;
-    if (!(page >= 0 && page < this.pages)) {
-      throw new Error(`sequence ${chunk.sequenceId}: position ${position} is on page ${page} of ${this.pages}`);
-    }
-    return page * PAGE_TOKENS + (position % PAGE_TOKENS);
+    return chunk.pageTable[Math.floor(position / PAGE_TOKENS)]! * PAGE_TOKENS + (position % PAGE_TOKENS);
   }
 
   /** Every page must continue the text of the page before it, and every list must name pages of this table. */

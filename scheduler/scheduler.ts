@@ -1,0 +1,195 @@
+/**
+ * Decides what the next step computes: who starts, one token for every stream, and as much of the waiting
+ * prompts beside them as keeps the gap between tokens within its target. When pages run out, the last in
+ * rank gives way. Knows token counts and pages; computes nothing and ends nothing but what cannot fit.
+ * Called by loop.ts once a step.
+ */
+import type { KvCache } from '../kvcache/kv-cache.ts';
+import type { PrefixMatch } from '../kvcache/prefix-tree.ts';
+import { pagesFor } from '../kvcache/page-lists/lists.ts';
+import type { CostModel } from './cost-model.ts';
+import type { LiveSequences } from './live-sequences.ts';
+import { byPrefill, byTurn } from './order.ts';
+import type { Sequence } from './sequence.ts';
+import { readsOf } from './sequence-record.ts';
+import { chunksOf, scoresPrompt, wholeSpans, type PlannedChunk } from './step-plan.ts';
+import type { Tenants } from './tenants.ts';
+
+export interface SchedulerOptions {
+  readonly maxSequences: number;
+  /** Tokens per step at most, but for one span of prefill, which always advances. */
+  readonly stepTokens: number;
+  /** Wanted bound on the time of a step that streams wait for. */
+  readonly targetGapMs: number;
+}
+
+export interface SchedulerParts {
+  readonly live: LiveSequences;
+  readonly kv: KvCache;
+  readonly tenants: Tenants;
+  readonly cost: CostModel;
+}
+
+/** Share of all pages that stays free when a sequence starts beside others, so that those can grow. */
+const WATERMARK = 0.01;
+/** Tokens a preempted sequence generates before it may be preempted in favour of another again. */
+const MIN_PROGRESS_TOKENS = 64;
+
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #live: LiveSequences;
+  readonly #kv: KvCache;
+  readonly #tenants: Tenants;
+  readonly #cost: CostModel;
+  /** Tokens of each sequence in the step that is being planned. */
+  readonly #scheduled = new Map<Sequence, number>();
+  #numSteps = 0;
+
+  constructor(options: SchedulerOptions, { live, kv, tenants, cost }: SchedulerParts) {
+    this.#options = options;
+    this.#live = live;
+    this.#kv = kv;
+    this.#tenants = tenants;
+    this.#cost = cost;
+  }
+
+  /** The next step's chunks, pages reserved; empty when there is nothing to do. */
+  plan(nowMs: number): PlannedChunk[] {
+    this.#numSteps++;
+    this.#scheduled.clear();
+    this.#startWaiting(nowMs);
+    this.#scheduleDecodes();
+    this.#schedulePrefills();
+    return [...this.#scheduled].flatMap(([sequence, tokens]) => chunksOf(sequence, tokens));
+  }
+
+  /** False, and the sequence has failed, if even the empty pool could not hold its text and a token more. */
+  checkFits(sequence: Sequence): boolean {
+    const fits = this.#pagesNeeded(sequence) <= this.#kv.numPages;
+    if (!fits) this.#failForPages(sequence);
+    return fits;
+  }
+
+  // ── who starts ──────────────────────────────────────────────────────────────────────────────────────
+
+  /** Strictly in order: whoever does not fit yet is not overtaken, or a long prompt would wait for ever. */
+  #startWaiting(nowMs: number): void {
+    for (let next = this.#next(); next !== null; next = this.#next()) {
+      const match = this.#live.running.length < this.#options.maxSequences ? this.#matchIfFits(next) : null;
+      if (match !== null) this.#live.start(next, match, nowMs);
+      else if (this.checkFits(next) && !this.#preemptLessUrgent(next)) return;
+    }
+  }
+
+  #next(): Sequence | null {
+    const order = byTurn((tenant) => this.#tenants.serviceOf(tenant));
+    let first: Sequence | null = null;
+    for (const sequence of this.#live.waiting) {
+      if (!sequence.isBlocked && (first === null || order(sequence, first) < 0)) first = sequence;
+    }
+    return first;
+  }
+
+  /**
+   * A sequence starts only when its whole text fits beside what the running ones are still to take, so that
+   * it is not preempted half-way. Matching a long text costs time: it is done again only when the pages
+   * that were missing last time may be there.
+   */
+  #matchIfFits(sequence: Sequence): PrefixMatch | null {
+    const spoken = this.#live.running.reduce((sum, other) => sum + Math.max(0, this.#pagesNeeded(other) - other.pages!.table.numHeld), 0);
+    const reserve = spoken + (this.#live.running.length === 0 ? 0 : Math.ceil(WATERMARK * this.#kv.numPages));
+    if (this.#kv.numFree + this.#kv.numCached - reserve < sequence.missingPages) return null;
+
+    const match = this.#match(sequence);
+    const missing = this.#pagesNeeded(sequence) - match.pages.length;
+    if (missing <= this.#kv.numAvailableAfter(match) - reserve) return match;
+    sequence.missingPages = missing;
+    return null;
+  }
+
+  #match(sequence: Sequence): PrefixMatch {
+    const known = scoresPrompt(sequence) ? sequence.text.subarray(0, 1) : sequence.text;
+    return this.#kv.match(sequence.submission.namespace, known, sequence.policy.spanTokens);
+  }
+
+  #preemptLessUrgent(sequence: Sequence): boolean {
+    const victim = this.#live.running.findLast((other) =>
+      other.request.priority > sequence.request.priority && other.hasProgressed(MIN_PROGRESS_TOKENS));
+    if (victim === undefined) return false;
+    this.#live.preempt(victim);
+    return true;
+  }
+
+  // ── how many tokens ─────────────────────────────────────────────────────────────────────────────────
+
+  #scheduleDecodes(): void {
+    for (const sequence of [...this.#live.running]) {
+      if (sequence.isDecoding && this.#reserve(sequence, 1)) this.#scheduled.set(sequence, 1);
+    }
+  }
+
+  /** What is left of the step's tokens and of the time that streams may wait; the first always gets a span. */
+  #schedulePrefills(): void {
+    const numDecodes = this.#scheduled.size;
+    let tokensLeft = this.#options.stepTokens - numDecodes;
+    let msLeft = numDecodes === 0 ? Infinity : this.#options.targetGapMs - this.#cost.decodeStepMs;
+    for (const sequence of this.#prefilling()) {
+      const msPerToken = this.#msPerToken(sequence);
+      const isFirst = this.#scheduled.size === numDecodes;
+      const allowance = Math.min(tokensLeft, tokensWithin(msLeft, msPerToken));
+      const tokens = wholeSpans(sequence, isFirst ? Math.max(allowance, sequence.policy.spanTokens) : allowance);
+      if (tokens === 0 || !this.#reserve(sequence, tokens)) continue;
+      this.#scheduled.set(sequence, tokens);
+      tokensLeft -= tokens;
+      msLeft -= tokens * msPerToken;
+    }
+  }
+
+  #prefilling(): Sequence[] {
+    const order = byPrefill((tenant) => this.#tenants.serviceOf(tenant), this.#numSteps);
+    return this.#live.running.filter((sequence) => !sequence.isDecoding).sort(order);
+  }
+
+  /** At the sequence's present depth. */
+  #msPerToken({ policy, pages, computed }: Sequence): number {
+    const plan = policy.plan(pages!.table.entries, computed, 1, 'prefill');
+    return this.#cost.prefillMsPerToken(readsOf(plan, 0).tokens);
+  }
+
+  // ── pages ───────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes pages for the next tokens, from those behind in rank if need be. False if the sequence itself gave way. */
+  #reserve(sequence: Sequence, tokens: number): boolean {
+    while (sequence.state === 'running' && !this.#kv.reserve(sequence.pages!, sequence.computed + tokens)) {
+      const victim = this.#victimFor(sequence);
+      this.#scheduled.delete(victim);
+      if (this.#live.running.length === 1) this.#failForPages(victim);
+      else this.#live.preempt(victim);
+    }
+    return sequence.state === 'running';
+  }
+
+  /** The last in rank that has made progress, else the last; never one ahead of the sequence in need. */
+  #victimFor(sequence: Sequence): Sequence {
+    const behind = this.#live.running.slice(this.#live.running.indexOf(sequence) + 1);
+    return behind.findLast((other) => other.hasProgressed(MIN_PROGRESS_TOKENS)) ?? behind.at(-1) ?? sequence;
+  }
+
+  /** Pages for the text and the token after it; fewer when the policy gives pages back on the way, a step at a time. */
+  #pagesNeeded({ policy, length }: Sequence): number {
+    const { from, to } = policy.releasablePages(length);
+    const all = pagesFor(length + 1);
+    return to === from ? all : Math.min(all, all - (to - from) + pagesFor(this.#options.stepTokens + policy.spanTokens));
+  }
+
+  #failForPages(sequence: Sequence): void {
+    const { length } = sequence;
+    this.#live.fail(sequence, 'kv_capacity', `A text of ${length} tokens needs more KV memory than there is (${this.#kv.numPages} pages of 64 tokens).`);
+  }
+}
+
+/** Without a measured cost no more than the smallest chunk is sure to be short. */
+function tokensWithin(ms: number, msPerToken: number): number {
+  if (ms === Infinity) return Infinity;
+  return msPerToken === 0 ? 0 : Math.max(0, Math.floor(ms / msPerToken));
+}

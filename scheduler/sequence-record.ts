@@ -1,0 +1,89 @@
+/**
+ * What was done for one sequence, counted as it happens, and the SequenceMetrics made of it at the end.
+ * Times are milliseconds of the scheduler's clock. Called by live-sequences.ts and commit.ts.
+ */
+import type { AttentionPlan, AttentionSettings } from '../kvcache/page-lists/page-list.ts';
+import type { SequenceMetrics } from './messages.ts';
+import type { Sequence } from './sequence.ts';
+
+/** What one chunk reads of KV memory. */
+export interface AttentionReads {
+  /** Tokens, mean over layers and KV heads. */
+  readonly tokens: number;
+  /** Pages, summed over layers and KV heads. */
+  readonly pages: number;
+}
+
+export class SequenceRecord {
+  startedMs: number | null = null;
+  firstTokenMs: number | null = null;
+  lastTokenMs: number | null = null;
+  longestGapMs = 0;
+  cachedTokens = 0;
+  recomputedTokens = 0;
+  preemptions = 0;
+  #decodeSteps = 0;
+  #attendedTokens = 0;
+  #pagesRead = 0;
+
+  tokenAt(nowMs: number): void {
+    if (this.lastTokenMs !== null) this.longestGapMs = Math.max(this.longestGapMs, nowMs - this.lastTokenMs);
+    this.firstTokenMs ??= nowMs;
+    this.lastTokenMs = nowMs;
+  }
+
+  decodeStep(reads: AttentionReads): void {
+    this.#decodeSteps++;
+    this.#attendedTokens += reads.tokens;
+    this.#pagesRead += reads.pages;
+  }
+
+  toMetrics(sequence: Sequence, endMs: number): SequenceMetrics {
+    const { submittedMs } = sequence.submission;
+    const startedMs = this.startedMs ?? endMs;
+    const firstTokenMs = this.firstTokenMs ?? endMs;
+    const decodeSteps = Math.max(1, this.#decodeSteps);
+    return {
+      queueMs: startedMs - submittedMs,
+      prefillMs: firstTokenMs - startedMs,
+      firstTokenMs: firstTokenMs - submittedMs,
+      decodeMs: endMs - firstTokenMs,
+      longestGapMs: this.longestGapMs,
+      promptTokens: sequence.promptTokens,
+      cachedTokens: this.cachedTokens,
+      computedTokens: Math.max(0, Math.min(sequence.highWater, sequence.promptTokens) - this.cachedTokens),
+      recomputedTokens: this.recomputedTokens,
+      preemptions: this.preemptions,
+      generatedTokens: sequence.generated,
+      attendedTokensPerStep: this.#attendedTokens / decodeSteps,
+      pagesReadPerStep: this.#pagesRead / decodeSteps,
+      draftedTokens: 0,
+      acceptedTokens: 0,
+      ...exactness(sequence),
+    };
+  }
+}
+
+/** Each head reads the list of its class, and the chunk's own `tokens` besides (counted when decoding: one). */
+export function readsOf({ classes, classOf }: AttentionPlan, ownTokens: number): AttentionReads {
+  let tokens = 0;
+  let pages = 0;
+  for (const index of classOf) {
+    const list = classes[index]!;
+    tokens += list.tokens;
+    pages += list.fixed.length + list.pick;
+  }
+  return { tokens: tokens / classOf.length + ownTokens, pages };
+}
+
+function exactness({ policy, highWater, request }: Sequence): Pick<SequenceMetrics, 'exactness' | 'exactnessReason'> {
+  if (policy.isExact(highWater)) return { exactness: 'exact', exactnessReason: null };
+  return { exactness: 'approximate', exactnessReason: `${request.attention.attention} attention: ${limits(request.attention)} of ${highWater}` };
+}
+
+function limits({ attention, sinkTokens, localTokens, tokenBudget, streamingHeads }: AttentionSettings): string {
+  const window = `the first ${sinkTokens} and the last ${localTokens} tokens`;
+  if (attention === 'streaming') return `all heads read ${window}`;
+  const retrieval = `retrieval heads read ${tokenBudget} tokens`;
+  return streamingHeads === 0 ? retrieval : `${Math.round(streamingHeads * 100)} % of the heads read ${window}, ${retrieval}`;
+}

@@ -1,0 +1,80 @@
+/**
+ * What scheduler tests share: a loop over a fake engine, driven step by step, with everything it sent
+ * gathered by request.
+ */
+import { FakeEngine, type FakeEngineOptions } from '../../engine/fake/fake-engine.ts';
+import type { Engine } from '../../engine/engine.ts';
+import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
+import { Loop, type LoopOptions } from '../../scheduler/loop.ts';
+import type { FromEngine, GenerationRequest, SequenceEvent, StepCounters } from '../../scheduler/messages.ts';
+
+export const dense: AttentionSettings = {
+  attention: 'dense', tokenBudget: 512, sinkTokens: 64, localTokens: 128, streamingHeads: 0,
+  selectionInterval: 4, renumberPositions: false, sparsePrefill: true,
+};
+
+export const greedy: GenerationRequest['sampling'] = {
+  temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repetitionPenalty: 1, logitBias: [], seed: 0,
+};
+
+export function request(id: number, changes: Partial<GenerationRequest> = {}): GenerationRequest {
+  return {
+    id, tenant: 'a', promptIds: prompt(id, 10), choices: 1, maxTokens: 8, minTokens: 0, stopTokenIds: [], sampling: greedy,
+    logprobs: null, promptLogprobs: false, attention: dense, priority: 0, deadlineMs: null, cacheSalt: '', progress: false,
+    ...changes,
+  };
+}
+
+/** A prompt that `seed` decides. */
+export function prompt(seed: number, length: number): Int32Array {
+  return Int32Array.from({ length }, (_, i) => (Math.imul(seed * 7919 + i + 1, 0x9e3779b1) >>> 8) % 1000);
+}
+
+export interface Bench {
+  readonly loop: Loop;
+  readonly engine: Engine;
+  /** All events so far. */
+  readonly events: SequenceEvent[];
+  readonly counters: StepCounters[];
+  /** Milliseconds of the loop's clock: set it to let time pass. */
+  clock: { ms: number };
+  submit(...requests: GenerationRequest[]): void;
+  /** Steps until nothing is left to do. */
+  finish(): Promise<void>;
+  tokensOf(id: number, choice?: number): number[];
+  endOf(id: number, choice?: number): SequenceEvent & { type: 'finished' | 'failed' };
+}
+
+export function bench(options: Partial<LoopOptions> & { engine?: Engine } & Partial<FakeEngineOptions> = {}): Bench {
+  const engine = options.engine ?? new FakeEngine({ vocab: 1000, ...options, pages: options.pages ?? 256 });
+  const events: SequenceEvent[] = [];
+  const counters: StepCounters[] = [];
+  const clock = { ms: 0 };
+  const loop = new Loop({
+    engine,
+    options: { maxModelLen: 100_000, maxSequences: 64, stepTokens: 512, targetGapMs: 100, prefixCache: true, ...options },
+    send: (message: FromEngine) => {
+      if (message.type !== 'step') return;
+      events.push(...message.events);
+      counters.push(message.counters);
+    },
+    now: () => clock.ms,
+  });
+  const of = (id: number, choice: number) => events.filter((event) => event.id === id && (!('choice' in event) || event.choice === choice));
+  return {
+    loop, engine, events, counters, clock,
+    submit: (...requests) => { for (const each of requests) loop.receive({ type: 'submit', request: each }); },
+    async finish() {
+      for (let steps = 0; !loop.isIdle; steps++) {
+        if (steps > 100_000) throw new Error(`still busy after ${steps} steps`);
+        await loop.step();
+      }
+    },
+    tokensOf: (id, choice = 0) => of(id, choice).flatMap((event) => (event.type === 'tokens' ? event.tokens : [])),
+    endOf(id, choice = 0) {
+      const ends = of(id, choice).filter((event) => event.type === 'finished' || event.type === 'failed');
+      if (ends.length !== 1) throw new Error(`request ${id} choice ${choice} ended ${ends.length} times`);
+      return ends[0] as SequenceEvent & { type: 'finished' | 'failed' };
+    },
+  };
+}
