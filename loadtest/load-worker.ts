@@ -1,4 +1,5 @@
 /** The process that load-process.ts starts: runs one task against a server, reports, ends. */
+import { setMaxListeners } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, type StreamOptions, type StreamResult } from './client.ts';
@@ -27,6 +28,7 @@ async function readStreams(client: Client, { count, maxTokens }: Task<'streams'>
 async function leaveStreams(client: Client, { count }: Task<'leave'>): Promise<TaskResult<'leave'>> {
   const model = await firstModel(client);
   const leave = new AbortController();
+  setMaxListeners(count, leave.signal);
   let leftMs = NaN;
   let shown = 0;
   const onContent = (chunks: number): void => {
@@ -91,6 +93,8 @@ function report(result: TaskResult<TaskType>): void {
 
 function fail(error: unknown): void {
   console.error(`client process: ${error instanceof Error ? error.message : String(error)}`);
-  process.exitCode = 1;
-  process.disconnect();
+  process.exit(1);
 }
+
+// Whoever started this has gone: nobody waits for the result.
+process.on('disconnect', () => process.exit());
