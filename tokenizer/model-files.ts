@@ -107,6 +107,7 @@ function parseAs(file: string, text: string, shape: Shape): Fields {
 
 const tokenizerShape: Shape = ({ model, added_tokens: added, ...others }) => [
   ['"model" must be an object', isFields(model)],
+  ['"model.type" must be BPE, Unigram or WordPiece', isFields(model) && isModelType(model['type'])],
   ['"model.vocab" must give each token its id', isFields(model) && isVocab(model['vocab'])],
   ['"model.merges" must be a list of pairs', isFields(model) && isListOf(model['merges'], isMerge)],
   ['"added_tokens" must be a list of objects with "id" and "content"', isListOf(added, isAddedToken)],
@@ -135,6 +136,10 @@ function isId(value: unknown): boolean {
 
 function isListOf(value: unknown, isItem: (item: unknown) => boolean): boolean {
   return isAbsent(value) || (Array.isArray(value) && value.every(isItem));
+}
+
+function isModelType(value: unknown): boolean {
+  return isAbsent(value) || value === 'BPE' || value === 'Unigram' || value === 'WordPiece';
 }
 
 function isVocab(value: unknown): boolean {
