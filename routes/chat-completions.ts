@@ -37,7 +37,7 @@ function refuseUnsupported(body: ChatCompletionBody): void {
   const format = body.response_format?.type ?? 'text';
   if (format !== 'text') throw apiError('unsupported_parameter', { param: 'response_format', reason: "Only {\"type\": \"text\"} is offered so far." });
   if ((body.tools ?? []).length > 0) throw apiError('unsupported_parameter', { param: 'tools', reason: 'Tool calls are not offered so far.' });
-  if (!['none', 'auto'].includes(String(body.tool_choice ?? 'none'))) {
+  if (![undefined, null, 'none', 'auto'].includes(body.tool_choice as string | null | undefined)) {
     throw apiError('unsupported_parameter', { param: 'tool_choice', reason: 'Tool calls are not offered so far.' });
   }
   if ((body.top_logprobs ?? null) !== null && body.logprobs !== true) {

@@ -107,8 +107,7 @@ export const sharedParameters = {
   prompt_cache_retention: accepted(),
 };
 
-const Shared = Type.Object(sharedParameters);
-export type SharedBody = Static<typeof Shared>;
+export type SharedBody = Static<Type.TObject<typeof sharedParameters>>;
 
 /** Names in `body` that `schema` does not know: they are ignored, and the answer's header says so. */
 export function unknownParameters(body: object, schema: TSchema): string[] {

@@ -104,8 +104,5 @@ export class Answer {
 
 /** A stop string found in the text ends the choice in the engine too. */
 function acceptTokens({ choices, generation }: PromptRun, event: Extract<SequenceEvent, { type: 'tokens' }>): void {
-  const choice = choices[event.choice]!;
-  if (choice.isStopped) return;
-  choice.accept(event);
-  if (choice.isStopped) generation.stopChoice(event.choice);
+  if (choices[event.choice]!.accept(event) === 'stopped') generation.stopChoice(event.choice);
 }

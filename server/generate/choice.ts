@@ -18,8 +18,6 @@ export interface ChoiceOptions {
   readonly ownStopTokenIds: readonly number[];
   readonly logprobs: boolean;
   readonly tokenIds: boolean;
-  /** max_tokens was 0: the engine makes a token all the same, and nobody sees it. */
-  readonly mute: boolean;
 }
 
 /** What a choice gained since the last take(). */
@@ -66,26 +64,24 @@ export class Choice {
     return this.#text.length + 8 * this.#tokenIds.length + 200 * this.#waiting.length;
   }
 
-  /** Tokens so far, while it runs; the engine's own count once it has ended. */
+  /** Tokens so far, up to the end of a stop string. The token that stopped it counts, as in vLLM. */
   get completionTokens(): number {
-    return this.#options.mute ? 0 : (this.ending?.metrics.generatedTokens ?? this.#numTokens);
+    return this.#numTokens;
   }
 
-  /** A stop string has been seen: what the engine still sends is dropped. */
+  /** A stop string has been seen. */
   get isStopped(): boolean {
     return this.#stopped !== null;
   }
 
-  accept({ tokens, logprobs }: Tokens): void {
-    if (this.#options.mute) return;
+  /** 'stopped' once, when these tokens complete a stop string. What follows it is dropped. */
+  accept({ tokens, logprobs }: Tokens): 'stopped' | 'goes on' {
+    const wasStopped = this.isStopped;
     for (let i = 0; i < tokens.length && !this.isStopped; i++) this.#acceptOne(tokens[i]!, logprobs?.[i] ?? null);
+    return this.isStopped && !wasStopped ? 'stopped' : 'goes on';
   }
 
   finish({ reason, stopToken, metrics }: Finished): void {
-    if (this.#options.mute) {
-      this.ending = { reason: 'length', stopReason: null, metrics };
-      return;
-    }
     if (!this.isStopped) this.#finishText(stopToken);
     const ownStop = stopToken !== null && this.#options.ownStopTokenIds.includes(stopToken) ? stopToken : null;
     this.ending = { reason: this.isStopped ? 'stop' : reason, stopReason: this.#stopped ?? ownStop, metrics };
@@ -106,12 +102,17 @@ export class Choice {
     this.#release(this.#decoder.push(token));
   }
 
-  /** The end-of-text token is a token of the answer (as in vLLM) but, unless asked for, none of its text. */
   #finishText(stopToken: number | null): void {
-    if (stopToken !== null && this.#options.tokenIds) this.#tokenIds.push(stopToken);
-    if (stopToken !== null && this.#options.includeStop) this.#release(this.#decoder.push(stopToken));
+    if (stopToken !== null) this.#acceptStopToken(stopToken);
     if (!this.isStopped) this.#release(this.#decoder.flush());
     if (!this.isStopped) this.#letGo(this.#stops.flush());
+  }
+
+  /** It is one of the choice's tokens, but its text is shown only if asked for. */
+  #acceptStopToken(token: number): void {
+    this.#numTokens++;
+    if (this.#options.tokenIds) this.#tokenIds.push(token);
+    if (this.#options.includeStop) this.#release(this.#decoder.push(token));
   }
 
   #release(decoded: string): void {

@@ -9,7 +9,7 @@ import { ClientPresence } from '../client-presence.ts';
 import { EngineUnavailableError, apiError } from '../errors.ts';
 import type { EngineClient } from '../generation.ts';
 import type { Services } from '../services.ts';
-import { Answer, type AnswerListener } from './answer.ts';
+import type { Answer, AnswerListener } from './answer.ts';
 import { appliedAttention } from './attention.ts';
 import type { GenerationCall, PreparedCall } from './call.ts';
 import type { AnswerHead, Closing } from './format.ts';

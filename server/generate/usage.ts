@@ -90,6 +90,6 @@ const fields: Record<string, Field> = {
 };
 
 function choiceObject(metrics: SequenceMetrics, index: number): object {
-  const numbers = Object.entries(fields).map(([name, { read }]) => [name, rounded(read(metrics))]);
-  return { index, ...Object.fromEntries(numbers), exactness: metrics.exactness, exactness_reason: metrics.exactnessReason };
+  const numbers = Object.entries(fields).map(([name, { read }]) => [name, rounded(read(metrics))] as const);
+  return { index, ...Object.fromEntries<number>(numbers), exactness: metrics.exactness, exactness_reason: metrics.exactnessReason };
 }

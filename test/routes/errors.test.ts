@@ -11,7 +11,7 @@ async function bench(flags: string[] = [], answer = finishAtOnce) {
   const { app, services } = await testbed(engine, flags);
   const post = async (url: string, payload: object) => {
     const reply = await app.inject({ method: 'POST', url, payload });
-    return { status: reply.statusCode, headers: reply.headers, error: (reply.json() as { error: object }).error, body: reply.json() as unknown };
+    return { status: reply.statusCode, headers: reply.headers, error: reply.json<{ error: object }>().error, body: reply.json<unknown>() };
   };
   return { engine, app, services, post, chat: (body: object) => post('/v1/chat/completions', { messages, ...body }), complete: (body: object) => post('/v1/completions', { prompt: 'Hi', ...body }) };
 }
@@ -190,7 +190,7 @@ test('special tokens in a message are text, in a raw prompt they are tokens', as
 
 test('/openapi.json describes the endpoints by the schemas that validate them', async () => {
   const { app } = await bench();
-  const document = (await app.inject('/openapi.json')).json() as { openapi: string; paths: Record<string, { post?: { requestBody: { content: Record<string, { schema: { properties: Record<string, object> } }> } } }> };
+  const document = (await app.inject('/openapi.json')).json<{ openapi: string; paths: Record<string, { post?: { requestBody: { content: Record<string, { schema: { properties: Record<string, object> } }> } } }> }>();
   expect(document.openapi).toBe('3.1.0');
   expect(Object.keys(document.paths)).toEqual(expect.arrayContaining(['/v1/chat/completions', '/v1/completions', '/tokenize', '/detokenize', '/v1/models']));
   const { properties } = document.paths['/v1/chat/completions']!.post!.requestBody.content['application/json']!.schema;

@@ -10,6 +10,8 @@ export const plainMetrics: SequenceMetrics = {
   acceptedTokens: 0, exactness: 'exact', exactnessReason: null,
 };
 
+type Ending = Omit<Extract<SequenceEvent, { type: 'finished' }>, 'type' | 'id'>;
+
 /** One submitted request, from the engine's side. */
 export class ScriptedRequest {
   readonly request: GenerationRequest;
@@ -40,7 +42,7 @@ export class ScriptedRequest {
     this.push({ type: 'tokens', id: this.request.id, choice, tokens, logprobs });
   }
 
-  finish({ choice = 0, reason = 'length' as 'stop' | 'length', stopToken = null as number | null, metrics = plainMetrics } = {}): void {
+  finish({ choice = 0, reason = 'length', stopToken = null, metrics = plainMetrics }: Partial<Ending> = {}): void {
     this.push({ type: 'finished', id: this.request.id, choice, reason, stopToken, metrics });
   }
 }

@@ -34,6 +34,8 @@ export async function testbed(engine: EngineClient, flags: readonly string[] = [
   };
   const app = await buildApp(services);
   onTestFinished(async () => {
+    // Clients open connections ahead of requests; a server waits a minute for the first byte on these.
+    app.server.closeAllConnections();
     await app.close();
     await engine.close();
     await text.close();
