@@ -30,14 +30,32 @@ export function prompt(seed: number, length: number): Int32Array {
   return Int32Array.from({ length }, (_, i) => (Math.imul(seed * 7919 + i + 1, 0x9e3779b1) >>> 8) % 1000);
 }
 
+export interface Clock {
+  ms: number;
+}
+
+/** `engine`, with steps that take time by their tokens, so that the scheduler has costs to learn. */
+export function timed(engine: Engine, clock: Clock, msPerToken = 0.05): Engine {
+  return {
+    spec: engine.spec,
+    pages: engine.pages,
+    forget: (id) => { engine.forget(id); },
+    close: () => engine.close(),
+    run: (step) => {
+      clock.ms += 1 + msPerToken * step.reduce((sum, chunk) => sum + chunk.tokens.length, 0);
+      return engine.run(step);
+    },
+  };
+}
+
 export interface Bench {
   readonly loop: Loop;
   readonly engine: Engine;
   /** All events so far. */
   readonly events: SequenceEvent[];
   readonly counters: StepCounters[];
-  /** Milliseconds of the loop's clock: set it to let time pass. */
-  clock: { ms: number };
+  /** The loop's clock: change it to let time pass. */
+  readonly clock: Clock;
   submit(...requests: GenerationRequest[]): void;
   /** Steps until nothing is left to do. */
   finish(): Promise<void>;
@@ -45,11 +63,11 @@ export interface Bench {
   endOf(id: number, choice?: number): SequenceEvent & { type: 'finished' | 'failed' };
 }
 
-export function bench(options: Partial<LoopOptions> & { engine?: Engine } & Partial<FakeEngineOptions> = {}): Bench {
+export function bench(options: Partial<LoopOptions> & { engine?: Engine; clock?: Clock } & Partial<FakeEngineOptions> = {}): Bench {
   const engine = options.engine ?? new FakeEngine({ vocab: 1000, ...options, pages: options.pages ?? 256 });
   const events: SequenceEvent[] = [];
   const counters: StepCounters[] = [];
-  const clock = { ms: 0 };
+  const clock = options.clock ?? { ms: 0 };
   const loop = new Loop({
     engine,
     options: { maxModelLen: 100_000, maxSequences: 64, stepTokens: 512, targetGapMs: 100, prefixCache: true, ...options },

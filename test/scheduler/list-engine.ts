@@ -1,0 +1,121 @@
+/**
+ * An engine whose tokens depend on every key that attention could see: each position's value is a hash of
+ * the values that its query reads through the page lists (with their shifts), exact to the token. So two runs
+ * agree only if every token of every layer class saw the same text, page by page, selection by selection.
+ */
+import { PAGE_TOKENS, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
+import type { Chunk, Engine, EngineSpec, StepResult } from '../../engine/engine.ts';
+import { checkChunk } from '../../engine/check-chunk.ts';
+
+export class ListEngine implements Engine {
+  readonly spec: EngineSpec;
+  readonly pages: number;
+  /** Value of each position. [pages, PAGE_TOKENS] */
+  readonly #values: Int32Array;
+  /** What each class of a sequence picked last. */
+  readonly #picked = new Map<number, Map<number, number[]>>();
+
+  constructor(pages: number, spec: Partial<EngineSpec> = {}) {
+    this.pages = pages;
+    this.#values = new Int32Array(pages * PAGE_TOKENS);
+    this.spec = {
+      engine: 'list', precision: 'none', layers: 2, kvHeads: 2, vocab: 300, contextLength: 100_000,
+      slidingWindow: [null, null], headOrder: Int32Array.of(1, 2, 0, 3), kvBytesPerToken: 4, ...spec,
+    };
+  }
+
+  run(step: readonly Chunk[]): Promise<StepResult> {
+    return Promise.resolve({ logits: step.map((chunk) => this.#chunk(chunk)), pagesRead: 0, pagesScored: 0 });
+  }
+
+  forget(sequenceId: number): void {
+    this.#picked.delete(sequenceId);
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  #chunk(chunk: Chunk): Float32Array | null {
+    checkChunk(chunk, { ...this.spec, pages: this.pages });
+    const { attention, tokens, start } = chunk;
+    const windows = attention.classes.map((_, index) => this.#windowOf(chunk, index));
+    const before = attention.classes.map((list, index) => (windows[index] === null ? this.#sum(chunk, list, index) : 0));
+    let own = 0;
+    const rows: number[] = [];
+    tokens.forEach((token, i) => {
+      const seen = before.map((sum, index) => {
+        const window = windows[index] ?? null;
+        return window === null ? (sum + own) | 0 : this.#windowSum(chunk, attention.classes[index]!, { position: start + i, window });
+      });
+      const value = seen.reduce((print, sum) => mix(print, sum), mix(token, start + i));
+      this.#values[this.#slot(chunk, start + i)] = value;
+      own = (own + mix(value, 0)) | 0;
+      rows.push((mix(value, 77) >>> 0) % this.spec.vocab);
+    });
+    return logits(chunk.logits === 'none' ? [] : chunk.logits === 'last' ? rows.slice(-1) : rows, this.spec.vocab);
+  }
+
+  #slot({ pageTable }: Chunk, position: number): number {
+    return pageTable[Math.floor(position / PAGE_TOKENS)]! * PAGE_TOKENS + position % PAGE_TOKENS;
+  }
+
+  /** Sliding window of the layers whose heads are in a class. */
+  #windowOf({ attention }: Chunk, index: number): number | null {
+    const layer = Math.floor(attention.classOf.indexOf(index) / this.spec.kvHeads);
+    return this.spec.slidingWindow[layer] ?? null;
+  }
+
+  /** Exactly the positions that the window reaches; the list has to have their pages. */
+  #windowSum(chunk: Chunk, list: PagePlan, { position, window }: { position: number; window: number }): number {
+    let sum = 0;
+    for (let seen = Math.max(0, position - window + 1); seen < position; seen++) {
+      const page = chunk.pageTable[Math.floor(seen / PAGE_TOKENS)]!;
+      if (seen < chunk.start && !list.fixed.includes(page)) throw new Error(`position ${seen} is in the window of ${position}, but not in its list`);
+      sum = (sum + mix(this.#values[this.#slot(chunk, seen)]!, 0)) | 0;
+    }
+    return sum;
+  }
+
+  /** Of the values that a list shows, in an order-free way: keys carry their position themselves. */
+  #sum(chunk: Chunk, list: PagePlan, index: number): number {
+    const numPages = Math.ceil(chunk.start / PAGE_TOKENS);
+    const show = (page: number, delta: number): number => {
+      const isPartial = page === chunk.pageTable[numPages - 1] && chunk.start % PAGE_TOKENS !== 0;
+      let sum = 0;
+      for (let i = 0; i < (isPartial ? chunk.start % PAGE_TOKENS : PAGE_TOKENS); i++) {
+        sum = (sum + mix(this.#values[page * PAGE_TOKENS + i]!, delta)) | 0;
+      }
+      return sum;
+    };
+    const fixed = list.fixed.reduce((sum, page, i) => (sum + show(page, list.positionDelta?.[i] ?? 0)) | 0, 0);
+    return this.#picks(chunk, list, index).reduce((sum, page) => (sum + show(page, 0)) | 0, fixed);
+  }
+
+  #picks(chunk: Chunk, list: PagePlan, index: number): number[] {
+    if (list.pick === 0) return [];
+    const known = this.#picked.get(chunk.sequenceId) ?? new Map<number, number[]>();
+    this.#picked.set(chunk.sequenceId, known);
+    const last = known.get(index);
+    if (chunk.attention.selection === 'reuse' && last?.length === list.pick) return last;
+
+    const content = (page: number): number => this.#values[page * PAGE_TOKENS + PAGE_TOKENS - 1]!;
+    const score = (page: number): number => Math.max(...Array.from(chunk.tokens, (token) => mix(content(page), token)));
+    const picked = [...list.candidates].sort((a, b) => score(b) - score(a)).slice(0, list.pick);
+    known.set(index, picked);
+    return picked;
+  }
+}
+
+function logits(peaks: number[], vocab: number): Float32Array | null {
+  if (peaks.length === 0) return null;
+  const rows = new Float32Array(peaks.length * vocab).fill(-50);
+  peaks.forEach((peak, row) => { rows[row * vocab + peak] = 20; });
+  return rows;
+}
+
+function mix(a: number, b: number): number {
+  let hash = Math.imul(a ^ Math.imul(b, 0x27d4eb2f), 0x01000193) + 0x9e3779b9 | 0;
+  hash = Math.imul(hash ^ (hash >>> 15), 0x85ebca6b);
+  return hash ^ (hash >>> 13);
+}

@@ -1,0 +1,164 @@
+import { expect, test } from 'vitest';
+import { FakeEngine } from '../../engine/fake/fake-engine.ts';
+import type { Engine } from '../../engine/engine.ts';
+import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
+import type { GenerationRequest, SequenceEvent, StepCounters } from '../../scheduler/messages.ts';
+import { bench, dense, prompt, request, timed, type Bench } from './build.ts';
+import { ListEngine } from './list-engine.ts';
+
+const SEED = Number(process.env['SCHEDULE_SEED'] ?? 20_261);
+const MAX_LIVE = 14;
+const PAGES = 40;
+const STOP = 299;
+
+const policies: Partial<AttentionSettings>[] = [
+  {}, {}, { attention: 'streaming' }, { attention: 'streaming', renumberPositions: true },
+  { attention: 'lserve', tokenBudget: 320 }, { attention: 'lserve', tokenBudget: 320, streamingHeads: 0.5 },
+  { attention: 'lserve', tokenBudget: 320, sparsePrefill: false },
+];
+
+type Random = (n: number) => number;
+type End = SequenceEvent & { type: 'finished' | 'failed' };
+const keyOf = ({ id, choice }: { id: number; choice: number }): string => `${id} ${choice}`;
+
+/** Uniform integers below n, the same for the same seed. */
+function randomFrom(seed: number): Random {
+  let state = seed >>> 0;
+  return (n) => {
+    state = Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9 >>> 0;
+    return (Math.imul(state ^ (state >>> 13), 0x297a2d39) >>> 0) % n;
+  };
+}
+
+/** A request whose prompt begins like others' prompts. */
+function randomRequest(id: number, random: Random): GenerationRequest {
+  const shared = prompt(random(3), random(500));
+  const own = prompt(1000 + id, 1 + random(random(10) === 0 ? 900 : 150));
+  return request(id, {
+    tenant: 'abc'[random(3)]!,
+    promptIds: Int32Array.from([...shared, ...own].map((token) => token % STOP)),
+    choices: 1 + (random(5) === 0 ? random(3) : 0),
+    maxTokens: random(20) === 0 ? 0 : 1 + random(200),
+    stopTokenIds: random(3) > 0 ? [STOP] : [],
+    attention: { ...dense, ...policies[random(policies.length)]! },
+    priority: random(4) === 0 ? random(3) - 1 : 0,
+    deadlineMs: random(15) === 0 ? random(1500) : null,
+    cacheSalt: random(4) === 0 ? 'salt' : '',
+    promptLogprobs: random(25) === 0,
+    progress: random(10) === 0,
+  });
+}
+
+/** A random schedule of arrivals, aborts and time, with integrity checked after every step. */
+class Schedule {
+  readonly requests: GenerationRequest[] = [];
+  readonly dropped = new Set<string>();
+  readonly stopped = new Set<string>();
+  readonly ends = new Map<string, End>();
+  readonly #random: Random;
+  readonly #busy: Bench;
+  #numSeen = 0;
+
+  constructor(busy: Bench, random: Random) {
+    this.#busy = busy;
+    this.#random = random;
+  }
+
+  async step(): Promise<void> {
+    if (this.#numLive < MAX_LIVE && this.#random(4) === 0) this.#arrive();
+    if (this.requests.length > 0 && this.#random(40) === 0) this.#abort();
+    this.#busy.clock.ms += this.#random(3);
+    await this.#busy.loop.step();
+    this.#busy.loop.checkIntegrity();
+    this.readEnds();
+  }
+
+  readEnds(): void {
+    for (; this.#numSeen < this.#busy.events.length; this.#numSeen++) {
+      const event = this.#busy.events[this.#numSeen]!;
+      if (event.type !== 'finished' && event.type !== 'failed') continue;
+      expect(this.ends.has(keyOf(event)), `sequence ${keyOf(event)} ended twice`).toBe(false);
+      expect(this.dropped.has(keyOf(event)), `sequence ${keyOf(event)} was dropped, then ended`).toBe(false);
+      this.ends.set(keyOf(event), event);
+    }
+  }
+
+  get #numLive(): number {
+    return this.requests.reduce((sum, { choices }) => sum + choices, 0) - this.ends.size - this.dropped.size;
+  }
+
+  #arrive(): void {
+    this.requests.push(randomRequest(this.requests.length, this.#random));
+    this.#busy.submit(this.requests.at(-1)!);
+  }
+
+  #abort(): void {
+    const { id, choices } = this.requests[Math.max(0, this.requests.length - 1 - this.#random(10))]!;
+    const choice = this.#random(2) === 0 ? null : this.#random(choices);
+    const reason = this.#random(2) === 0 ? 'client' : 'stop';
+    this.#busy.loop.receive({ type: 'abort', id, choice, reason });
+    for (let i = 0; i < choices; i++) {
+      const key = keyOf({ id, choice: i });
+      const isLive = !this.ends.has(key) && !this.dropped.has(key);
+      if (isLive && (choice === null || choice === i)) (reason === 'client' ? this.dropped : this.stopped).add(key);
+    }
+  }
+}
+
+/** What a request gives when nothing else runs, memory is plenty and chunks are large. */
+async function alone(each: GenerationRequest, engine: Engine): Promise<number[]> {
+  const quiet = bench({ engine, stepTokens: 4096 });
+  quiet.submit({ ...each, choices: 1, deadlineMs: null });
+  await quiet.finish();
+  return quiet.tokensOf(each.id);
+}
+
+const engines = [
+  { name: 'fake engine', steps: 10_000, create: (pages: number) => new FakeEngine({ pages, vocab: 300, headOrder: Int32Array.of(0, 1, 2, 3), stop: { token: STOP, share: 0.01 } }) },
+  { name: 'engine that feels every list', steps: 3_000, create: (pages: number) => new ListEngine(pages) },
+  { name: 'engine with a sliding window', steps: 2_000, create: (pages: number) => new ListEngine(pages, { slidingWindow: [null, 200] }) },
+];
+
+test.each(engines)(`$steps random steps on the $name keep integrity, end every request once, and change no result (SCHEDULE_SEED=${SEED})`, async ({ steps, create }) => {
+  const clock = { ms: 0 };
+  const busy = bench({ engine: timed(create(PAGES), clock), clock, maxSequences: 8, stepTokens: 256, targetGapMs: 12 });
+  const schedule = new Schedule(busy, randomFrom(SEED));
+  for (let step = 0; step < steps; step++) await schedule.step();
+  await busy.finish();
+  schedule.readEnds();
+  busy.loop.checkIntegrity();
+  expect(busy.loop.gauges).toMatchObject({ pagesHeld: 0, runningSequences: 0, waitingSequences: 0, prefillBacklogTokens: 0 });
+
+  const tokens = new Map<string, number[]>();
+  for (const event of busy.events) {
+    if (event.type === 'tokens') tokens.set(keyOf(event), [...(tokens.get(keyOf(event)) ?? []), ...event.tokens]);
+  }
+  for (const each of schedule.requests) {
+    const expected = await alone(each, create(64));
+    for (let choice = 0; choice < each.choices; choice++) {
+      const key = keyOf({ id: each.id, choice });
+      const got = tokens.get(key) ?? [];
+      expect(got, `tokens of sequence ${key}`).toEqual(expected.slice(0, got.length));
+      if (schedule.dropped.has(key)) continue;
+      const end = schedule.ends.get(key);
+      expect(end, `sequence ${key} never ended`).toBeDefined();
+      if (end?.type !== 'finished') continue;
+      if (!schedule.stopped.has(key)) expect(got).toEqual(expected);
+      expect(end.metrics.generatedTokens).toBe(got.length);
+      if (got.length > 0) expect(end.metrics.cachedTokens + end.metrics.computedTokens).toBe(each.promptIds.length);
+      if (end.metrics.preemptions === 0) expect(end.metrics.recomputedTokens).toBe(0);
+    }
+  }
+
+  const sum = (name: keyof StepCounters): number => busy.counters.reduce((total, counters) => total + counters[name], 0);
+  const codes = new Set([...schedule.ends.values()].map((end) => (end.type === 'failed' ? end.code : end.reason)));
+  console.log({
+    seed: SEED, requests: schedule.requests.length, ended: schedule.ends.size, dropped: schedule.dropped.size, codes: [...codes],
+    preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'),
+  });
+  // The schedule must have been a hard one.
+  expect(sum('preemptions')).toBeGreaterThan(20);
+  expect(sum('recomputedTokens')).toBeGreaterThan(1000);
+  expect(sum('prefixHitTokens')).toBeGreaterThan(5000);
+  expect(codes).toContain('deadline_exceeded');
+}, 300_000);
