@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { type ApiKeys, OPEN_TENANT } from './api-keys.ts';
-import { apiError } from './errors.ts';
+import { ApiError, apiError } from './errors.ts';
 import type { Services } from './services.ts';
 
 declare module 'fastify' {
@@ -29,22 +29,28 @@ export function requestId(request: IncomingMessage): string {
 
 export function installGuard(app: FastifyInstance, services: Services, keys: ApiKeys): void {
   app.decorateRequest('tenant', OPEN_TENANT);
-  app.addHook('onRequest', async (request, reply) => {
+  app.addHook('onRequest', (request, reply, next) => {
     void reply.header('x-request-id', request.id);
     const path = request.routeOptions.url ?? '';
     if (!operatorPaths.has(path)) follow(request, reply, services);
-    if (!publicPaths.has(path) && keys.count > 0) request.tenant = authenticate(request, keys);
-    if (!publicPaths.has(path) && services.lifecycle.draining) throw apiError('shutting_down', {}, { retryAfterMs: 5000 });
-    return Promise.resolve();
+    const refusal = publicPaths.has(path) ? null : refusalOf(request, services, keys);
+    if (refusal !== null) services.metrics.refused(refusal.code);
+    next(refusal ?? undefined);
   });
 }
 
-function authenticate(request: FastifyRequest, keys: ApiKeys): string {
+/** Why the request may not go on, or null; sets its tenant. */
+function refusalOf(request: FastifyRequest, { lifecycle }: Services, keys: ApiKeys): ApiError | null {
+  const tenant = keys.count === 0 ? OPEN_TENANT : tenantOf(request, keys);
+  if (tenant instanceof ApiError) return tenant;
+  request.tenant = tenant;
+  return lifecycle.draining ? apiError('shutting_down', {}, { retryAfterMs: 5000 }) : null;
+}
+
+function tenantOf(request: FastifyRequest, keys: ApiKeys): string | ApiError {
   const secret = /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? '')?.[1];
-  if (secret === undefined) throw apiError('missing_api_key', {});
-  const tenant = keys.tenantOf(secret);
-  if (tenant === null) throw apiError('invalid_api_key', {});
-  return tenant;
+  if (secret === undefined) return apiError('missing_api_key', {});
+  return keys.tenantOf(secret) ?? apiError('invalid_api_key', {});
 }
 
 /** Counts and logs the exchange. 'close' comes also when the client leaves early, unlike Fastify's onResponse. */

@@ -223,6 +223,16 @@ describe('metrics', () => {
     expect(series.get(`vllm:request_success_total{finished_reason="abort",${labels}}`)).toBe(2);
   });
 
+  it('count what is refused at the door, by reason', async () => {
+    const { app, services } = await build(['--api-keys', 'sk-1']);
+    await app.inject('/v1/models');
+    services.lifecycle.startDrain();
+    await app.inject({ url: '/v1/models', headers: { authorization: 'Bearer sk-1' } });
+    const series = await scrape(app);
+    expect(series.get(`longspan:requests_refused_total{reason="missing_api_key",${labels}}`)).toBe(1);
+    expect(series.get(`longspan:requests_refused_total{reason="shutting_down",${labels}}`)).toBe(1);
+  });
+
   it('count HTTP by pattern, method and status class, operators\' paths left out', async () => {
     const { app } = await build();
     await app.inject('/v1/models/a');
