@@ -11,13 +11,11 @@ export interface Chunk {
   readonly sequenceId: number;
   /** Token ids. [n], n >= 1 */
   readonly tokens: Int32Array;
-  /** Position of tokens[0] in the text = tokens of this sequence that are in KV memory already. */
+  /** Position of tokens[0] in the text, for RoPE too = tokens of this sequence that are in KV memory already. */
   readonly start: number;
   /** Physical page of each 64 positions; covers 0..start+n-1. Entries outside the plan may be -1. */
   readonly pageTable: Int32Array;
   readonly attention: AttentionPlan;
-  /** Position of tokens[0] for RoPE: start, unless positions are renumbered inside the list. */
-  readonly ropeStart: number;
   /** Prompt length of the sequence; dynamic RoPE derives its base from it. */
   readonly promptTokens: number;
   /** Which rows of logits to return. */

@@ -60,7 +60,6 @@ function planChunk(sequence: Sequence, start: number, maxTokens: number): Planne
     start,
     pageTable,
     attention: freshAtFirst(plan, sequence, start),
-    ropeStart: start,
     promptTokens: sequence.promptTokens,
     logits: isScored ? 'all' : isLast ? 'last' : 'none',
   };

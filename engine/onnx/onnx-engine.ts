@@ -179,6 +179,6 @@ function calibrationRun({ layers, kvHeads, vocab }: ModelSpec): Run {
   const plan = { fixed: none, positionDelta: null, candidates: none, pick: 0, tokens: 0 };
   const attention = { classes: [plan], classOf: new Uint8Array(layers * kvHeads), selection: 'fresh' } as const;
   const pageTable = new Int32Array(Math.ceil(CALIBRATION_TOKENS / PAGE_TOKENS));
-  const chunk = { sequenceId: 0, tokens, start: 0, pageTable, attention, ropeStart: 0, promptTokens: CALIBRATION_TOKENS, logits: 'last' } as const;
+  const chunk = { sequenceId: 0, tokens, start: 0, pageTable, attention, promptTokens: CALIBRATION_TOKENS, logits: 'last' } as const;
   return { kind: 'uniform', chunks: [chunk], pick: 0, numSelecting: 0 };
 }

@@ -102,7 +102,7 @@ export class RunInputs {
       const end = at + chunk.tokens.length;
       tokens.set(chunk.tokens, at);
       const table = { cos: cos.subarray(at * pairs, end * pairs), sin: sin.subarray(at * pairs, end * pairs) };
-      this.#rope.fill(table, { start: chunk.ropeStart, tokens: chunk.tokens.length, promptTokens: chunk.promptTokens });
+      this.#rope.fill(table, { start: chunk.start, tokens: chunk.tokens.length, promptTokens: chunk.promptTokens });
       for (let row = firstOutputRow(chunk, at, end); row < end; row++) outputRows.push(row);
       at = end;
     }

@@ -73,12 +73,11 @@ export class ChunkAttention {
     }));
   }
 
-  /** Memory holds keys as rotated for their place in the text, wherever this chunk's queries stand. */
   #store({ layer, head }: Head, own: readonly Readable[]): void {
-    const { start, ropeStart, pageTable } = this.#chunk;
+    const { pageTable } = this.#chunk;
     for (const { key, value, position } of own) {
       const page = pageTable[Math.floor(position / PAGE_TOKENS)]!;
-      this.#state.memory.write({ layer, head, page, slot: position % PAGE_TOKENS }, this.#shifted(key, start - ropeStart), value);
+      this.#state.memory.write({ layer, head, page, slot: position % PAGE_TOKENS }, key, value);
     }
   }
 

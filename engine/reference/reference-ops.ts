@@ -112,9 +112,9 @@ export class ReferenceOps implements Ops<Matrix> {
   }
 }
 
-function positionTable({ rope }: AttentionState, { ropeStart, tokens, promptTokens }: Chunk): RopeTable {
+function positionTable({ rope }: AttentionState, { start, tokens, promptTokens }: Chunk): RopeTable {
   const size = tokens.length * rope.pairs;
   const table = { cos: new Float64Array(size), sin: new Float64Array(size) };
-  rope.fill(table, { start: ropeStart, tokens: tokens.length, promptTokens });
+  rope.fill(table, { start, tokens: tokens.length, promptTokens });
   return table;
 }

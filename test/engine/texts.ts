@@ -21,7 +21,6 @@ export interface ReadOptions {
   /** Tokens per step. */
   readonly chunkTokens?: number;
   readonly planner?: Planner;
-  readonly ropeStart?: (start: number) => number;
 }
 
 export function pagesFor(tokens: number): number {
@@ -69,7 +68,7 @@ export function chunkOf(engine: Engine, text: Text, range: { start: number; end:
   const { start, end } = range;
   return {
     sequenceId: text.sequenceId, tokens: text.tokens.slice(start, end), start, pageTable: text.pageTable,
-    attention: (options.planner ?? dense)(engine, text, start), ropeStart: options.ropeStart?.(start) ?? start,
+    attention: (options.planner ?? dense)(engine, text, start),
     promptTokens: text.promptTokens, logits: options.logits ?? 'all',
   };
 }
