@@ -5,6 +5,7 @@
  */
 import { InferenceSession, type Tensor } from 'onnxruntime-node';
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
+import { checkChunk } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import { decode } from '../model/decoder.ts';
 import { Rope } from '../model/rope.ts';
@@ -73,6 +74,7 @@ export class OnnxEngine implements Engine {
   }
 
   async run(step: readonly Chunk[]): Promise<StepResult> {
+    for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
     const logits = new Map<Chunk, Float32Array>();
     let pagesRead = 0;
     let pagesScored = 0;
@@ -164,6 +166,7 @@ function engineSpec(spec: ModelSpec, precision: OnnxPrecision, headOrder: Int32A
     contextLength: spec.contextLength,
     slidingWindow: spec.slidingWindow,
     headOrder,
+    keysDependOnPromptLength: spec.rope.type === 'dynamic',
     kvBytesPerToken: spec.layers * spec.kvHeads * spec.headDim * bytes * (2 + statisticsPerToken),
   };
 }

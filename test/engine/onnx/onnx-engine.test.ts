@@ -1,9 +1,11 @@
-// The ONNX engine: the cases of every engine, in both precisions.
+// The ONNX engine: the cases of every engine, in both precisions, and recycled memory.
+import { afterAll, expect, test } from 'vitest';
 import { createOnnxEngine, type OnnxEngine } from '../../../engine/onnx/onnx-engine.ts';
 import type { OnnxPrecision } from '../../../engine/onnx/graph-interface.ts';
 import { Weights } from '../../../engine/model/weights.ts';
 import { engineCases } from '../engine.cases.ts';
-import type { TinyModel } from '../../tiny-model.ts';
+import { picking, randomText, readText } from '../texts.ts';
+import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 
 async function makeOnnx({ dir, spec }: TinyModel, pages: number, precision: OnnxPrecision): Promise<OnnxEngine> {
   const weights = await Weights.open(dir, spec);
@@ -16,3 +18,28 @@ async function makeOnnx({ dir, spec }: TinyModel, pages: number, precision: Onnx
 
 engineCases('onnx, fp32', (model, pages) => makeOnnx(model, pages, 'fp32'), { reference: 1e-5, picked: 1e-3, self: 1e-5 });
 engineCases('onnx, int8', (model, pages) => makeOnnx(model, pages, 'int8'), { reference: 0.1, picked: 0.4, self: 0.08 });
+
+const model = writeTinyModel();
+afterAll(() => { model.remove(); });
+
+test.each(['fp32', 'int8'] as const)('pages poisoned and used again give what fresh pages give, in %s', async (precision) => {
+  const engine = await makeOnnx(model, 12, precision);
+  const text = randomText(1, 600, { vocab: model.spec.vocab });
+  const options = { planner: picking(3), chunkTokens: 128 };
+  const read = async (pageTable: Int32Array) => {
+    const rows = await readText(engine, { ...text, pageTable }, { ...options, to: 590 });
+    const decoded = await readText(engine, { ...text, pageTable }, { ...options, from: 590, chunkTokens: 1 });
+    return [...rows, ...decoded];
+  };
+  const fresh = await read(text.pageTable);
+  for (const page of text.pageTable) engine.memory.poison(page, 120);
+  expect(await read(text.pageTable.toReversed())).toEqual(fresh);
+  await engine.close();
+});
+
+test.each([['fp32', 4], ['int8', 1]] as const)('KV memory in %s costs what its arrays hold', async (precision, bytes) => {
+  const engine = await makeOnnx(model, 1, precision);
+  const { layers, kvHeads, headDim } = model.spec;
+  expect(engine.spec.kvBytesPerToken * 64).toBe(layers * kvHeads * headDim * bytes * (2 * 64 + 2 * 4));
+  await engine.close();
+});

@@ -1,0 +1,48 @@
+// How a step is cut into runs of the session.
+import { expect, test } from 'vitest';
+import type { Chunk } from '../../../engine/engine.ts';
+import { PickedPages } from '../../../engine/onnx/picked-pages.ts';
+import { planRuns } from '../../../engine/onnx/run-planner.ts';
+import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
+
+function chunk(sequenceId: number, tokens: number, list: { fixed?: number; pick?: number } = {}, selection: 'fresh' | 'reuse' = 'fresh'): Chunk {
+  const plan: PagePlan = {
+    fixed: new Int32Array(list.fixed ?? 4), positionDelta: null, candidates: new Int32Array(list.pick === undefined ? 0 : 500),
+    pick: list.pick ?? 0, tokens: 64 * ((list.fixed ?? 4) + (list.pick ?? 0)),
+  };
+  const attention = { classes: [plan], classOf: Uint8Array.of(0), selection };
+  return { sequenceId, tokens: new Int32Array(tokens), start: 640_000, pageTable: new Int32Array(10_001), attention, promptTokens: 1, logits: 'last' };
+}
+
+function runsOf(step: readonly Chunk[], picked = new PickedPages(1)) {
+  return [...planRuns(step, picked)].map(({ kind, chunks, pick, numSelecting }) => ({ kind, ids: chunks.map(({ sequenceId }) => sequenceId), pick, numSelecting }));
+}
+
+test('decode steps with short lists share one run, prefill chunks run alone', () => {
+  expect(runsOf([chunk(1, 1), chunk(2, 128), chunk(3, 1, { fixed: 60 })])).toEqual([
+    { kind: 'uniform', ids: [2], pick: 0, numSelecting: 0 },
+    { kind: 'decode', ids: [1, 3], pick: 0, numSelecting: 0 },
+  ]);
+});
+
+test('a long list does not make short ones pay for its length', () => {
+  const runs = runsOf([chunk(1, 1), chunk(2, 1, { fixed: 1000 }), chunk(3, 1)]);
+  expect(runs.map(({ ids }) => ids)).toEqual([[1, 3], [2]]);
+});
+
+test('sequences whose picked pages are known ride with those that select', () => {
+  const picked = new PickedPages(1);
+  picked.set(2, 0, new Int32Array(8));
+  expect(runsOf([chunk(2, 1, { pick: 8 }, 'reuse'), chunk(1, 1, { pick: 8 }), chunk(3, 1, { pick: 8 }, 'reuse')], picked)).toEqual([
+    { kind: 'decode', ids: [1, 3, 2], pick: 8, numSelecting: 2 },
+  ]);
+});
+
+test('chunks of one sequence keep their order', () => {
+  const runs = runsOf([chunk(1, 64), chunk(1, 1), chunk(1, 64), chunk(1, 1)]);
+  expect(runs.map(({ kind }) => kind)).toEqual(['uniform', 'decode', 'uniform', 'decode']);
+});
+
+test('different numbers of pages to pick need different runs', () => {
+  expect(runsOf([chunk(1, 1, { pick: 8 }), chunk(2, 1, { pick: 12 })])).toHaveLength(2);
+});
