@@ -33,7 +33,7 @@ const Metrics = Type.Object({
   exactness_reason: Type.Unsafe<string | null>({ type: ['string', 'null'] }),
 }, {
   additionalProperties: true,
-  description: 'What was done: times in milliseconds (the longest of the choices), tokens and preemptions (their sums), tokens and pages read per decode step (their means); choices holds each one\'s own when there are several. In a stream it stands in the usage chunk, else in the last chunk.',
+  description: 'What was done: times in milliseconds (the longest of the choices), tokens and preemptions (their sums; an end-of-text token is not counted as generated), tokens and pages read per decode step (their means); choices holds each one\'s own when there are several. In a stream it stands in the usage chunk, else in the last chunk.',
 });
 
 function Answer(object: string): TSchema {

@@ -39,7 +39,7 @@ test('speculation other than off is refused by name', () => {
 const context: SettingsContext = {
   config: { ...defaults, maxChoices: 8 },
   model: { sampling: { temperature: 0.7, topP: 0.95, topK: 5, minP: 0, repetitionPenalty: 1 }, stopTokenIds: [2, 0] },
-  spec: { engine: 'fake', precision: 'int8', vocab: 100, contextLength: 1000, slidingWindow: [], kvBytesPerToken: 1, ...ranked },
+  spec: { engine: 'fake', precision: 'int8', vocab: 100, contextLength: 1000, slidingWindow: [], kvBytesPerToken: 1, keysDependOnPromptLength: false, ...ranked },
 };
 
 test('sampling defaults are the model\'s, and top_k -1 is off', () => {

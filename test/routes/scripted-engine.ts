@@ -63,7 +63,7 @@ export class ScriptedEngine implements EngineClient {
   constructor({ vocab, answer }: { vocab: number; answer: (request: ScriptedRequest) => void }) {
     this.spec = {
       engine: 'scripted', precision: 'none', layers: 2, kvHeads: 2, vocab, contextLength: 4096,
-      slidingWindow: [null, null], headOrder: null, kvBytesPerToken: 1,
+      slidingWindow: [null, null], headOrder: null, kvBytesPerToken: 1, keysDependOnPromptLength: false,
     };
     this.#answer = answer;
   }

@@ -143,6 +143,62 @@ function rawPost(port: number, body: object): Socket {
   return socket;
 }
 
+test('a slow reader gets all of the text, in fewer and larger chunks', async () => {
+  const words = ids(' the quick brown fox jumps over a lazy dog');
+  // More frames than the sockets' own buffers hold, of far less text than may be unread.
+  const numTicks = 60_000;
+  const engine = new ScriptedEngine({
+    vocab: tokenizer.vocab,
+    answer: (request) => {
+      request.start();
+      let ticks = 0;
+      const more = (): void => {
+        request.tokens([words[ticks % words.length]!]);
+        if (++ticks < numTicks) setImmediate(more);
+        else request.finish();
+      };
+      more();
+    },
+  });
+  const bed = await testbed(engine);
+  const slow = rawPost(Number(new URL(await bed.listen()).port), { prompt: [words[0]], max_tokens: 4000, stream: true });
+  slow.pause();
+  await expect.poll(() => engine.requests[0]?.stream.over, { timeout: 20_000 }).toBe(true);
+  let received = '';
+  slow.on('data', (data) => { received += String(data); });
+  slow.resume();
+  await expect.poll(() => received.includes('[DONE]'), { timeout: 20_000 }).toBe(true);
+  slow.destroy();
+  const texts = [...received.matchAll(/"text":("(?:[^"\\]|\\.)*")/g)].map(([, text]) => JSON.parse(text!) as string);
+  const tokens = Array.from({ length: numTicks }, (_, i) => words[i % words.length]!);
+  expect(texts.join('')).toBe(tokenizer.decode(tokens, { skipSpecial: true }));
+  expect(texts.length).toBeLessThan(numTicks);
+  expect(engine.requests[0]!.cancelled).toBe(false);
+});
+
+test('a client that leaves while its prompt is tokenised is never submitted', async () => {
+  const engine = new ScriptedEngine({ vocab: tokenizer.vocab, answer: (request) => { request.finish(); } });
+  const bed = await testbed(engine);
+  const { text } = bed.services;
+  let release = (): void => undefined;
+  const encoding = new Promise<void>((resolve) => { release = resolve; });
+  const encodePrompt = text.encodePrompt.bind(text);
+  let numStarted = 0;
+  text.encodePrompt = async (...prompt) => {
+    numStarted++;
+    await encoding;
+    return encodePrompt(...prompt);
+  };
+  const socket = rawPost(Number(new URL(await bed.listen()).port), { prompt: 'Hello', stream: true });
+  await expect.poll(() => numStarted).toBe(1);
+  socket.destroy();
+  await expect.poll(() => bed.services.lifecycle.active).toBe(0);
+  release();
+  await tick();
+  expect(engine.requests).toHaveLength(0);
+  expect((await bed.app.inject({ method: 'POST', url: '/v1/completions', payload: { prompt: [5] } })).statusCode).toBe(200);
+});
+
 test('a client that reads nothing has its generation cancelled once too much is unread, and others go on', async () => {
   const word = ids(' the')[0]!;
   const batch = new Array<number>(4096).fill(word);
