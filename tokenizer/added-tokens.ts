@@ -56,12 +56,13 @@ class TokenFinder {
     let start = 0;
     for (const { index, 0: content } of this.#pattern === null ? [] : text.matchAll(this.#pattern)) {
       const token = this.#tokens.get(content)!;
-      if (index < start || (token.single_word === true && !standsAlone(text, index, content.length))) continue;
+      if (token.single_word === true && !standsAlone(text, index, content.length)) continue;
       const before = text.slice(start, index);
       const kept = token.lstrip === true ? trimEnd(before) : before;
       if (kept !== '') yield { text: kept, start };
       yield { id: token.id };
-      start = index + content.length;
+      // White space that the token before took may be part of this one: Hugging Face then has both.
+      start = Math.max(start, index + content.length);
       if (token.rstrip === true) start += SPACE_AT_START.exec(text.slice(start))?.[0].length ?? 0;
     }
     if (start < text.length) yield { text: start === 0 ? text : text.slice(start), start };

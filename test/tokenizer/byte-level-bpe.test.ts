@@ -82,6 +82,13 @@ describe('added tokens', () => {
     expect(spell(withAdded({ rstrip: true }), 'a [X] \n b')).toBe('a [X]b');
   });
 
+  test('white space taken by rstrip may still begin the next token', () => {
+    const json = byteLevelJson('GPT-2');
+    const added = [{ id: 900, content: '[X]', special: true, rstrip: true }, { id: 901, content: ' Y', special: true }];
+    const tokenizer = createTokenizer({ ...json, added_tokens: added }, {});
+    expect([...tokenizer.encode('a[X] Yb', { special: 'parse' })]).toEqual([tokenizer.idOf('a'), 900, 901, tokenizer.idOf('b')]);
+  });
+
   test('single_word leaves a token alone that touches a word', () => {
     const tokenizer = withAdded({ single_word: true });
     const count = (text: string) => [...tokenizer.encode(text, { special: 'parse' })].filter((id) => id === 900).length;

@@ -31,6 +31,12 @@ test('a character that is never completed ends as one replacement character', ()
   expect(decoder.flush()).toBe('\ufffd');
 });
 
+test('a byte order mark at the start is text', () => {
+  const decoder = new StreamDecoder(tokenizers['byte-level'], { skipSpecial: true });
+  const ids = [...tokenizers['byte-level'].encode('\ufeffa', { special: 'plain' })];
+  expect(ids.map((id) => decoder.push(id)).join('')).toBe('\ufeffa');
+});
+
 test('special tokens are shown or skipped as asked', () => {
   const ids = [...tokenizers['byte-level'].encode('a<|im_end|>', { special: 'parse' })];
   const textOf = (skipSpecial: boolean) => {

@@ -56,7 +56,8 @@ describe.each(['normalizer', 'first'] as const)('a SentencePiece-like tokenizer 
   const library = new Library(json, {});
 
   test('encodes as the library does', () => {
-    for (const text of ODD_TEXTS) expect([text, ...tokenizer.encode(text, { special: 'parse' })]).toEqual([text, ...library.encode(text, { add_special_tokens: false }).ids]);
+    const around = ['<s>hello</s> the', 'hello<s> the', '<s><s>'];
+    for (const text of [...ODD_TEXTS, ...around]) expect([text, ...tokenizer.encode(text, { special: 'parse' })]).toEqual([text, ...library.encode(text, { add_special_tokens: false }).ids]);
     fc.assert(fc.property(oddText, (text) => {
       expect([...tokenizer.encode(text, { special: 'parse' })]).toEqual(library.encode(text, { add_special_tokens: false }).ids);
     }), { numRuns: 200 });
