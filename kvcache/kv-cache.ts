@@ -12,6 +12,8 @@ import { PrefixTree, type PrefixMatch, type PrefixNode } from './prefix-tree.ts'
 /** What one sequence has in the cache, from `open` to `release`. */
 export interface SequencePages {
   readonly table: PageTable;
+  /** Pages that are computed, and shared, as one. */
+  readonly spanPages: number;
   /** Leading pages that are in the prefix tree, as ours or as another's copy. */
   numShared: number;
   /** Where they end in the tree, locked; null once nothing more is shared. */
@@ -49,8 +51,7 @@ export class KvCache {
    * token is always computed, for its logits. Changes nothing; open it before anything else changes.
    */
   match(namespace: string, tokens: Int32Array, spanTokens: number): PrefixMatch {
-    const maxPages = Math.floor((tokens.length - 1) / PAGE_TOKENS);
-    return this.#tree.match(namespace, tokens, { maxPages, spanPages: spanTokens / PAGE_TOKENS });
+    return this.#tree.match(namespace, tokens.subarray(0, tokens.length - 1), spanTokens / PAGE_TOKENS);
   }
 
   /** Pages that would be left for others to take after opening `match`. An upper bound while copies exist. */
@@ -61,7 +62,8 @@ export class KvCache {
 
   /** Begins a sequence with a match's pages. */
   open(match: PrefixMatch): SequencePages {
-    const pages: SequencePages = { table: new PageTable(), numShared: match.pages.length, cursor: this.#tree.lock(match) };
+    const { spanPages } = match;
+    const pages: SequencePages = { table: new PageTable(), spanPages, numShared: match.pages.length, cursor: this.#tree.lock(match) };
     for (const page of match.pages) {
       this.#pool.hold(page);
       pages.table.push(page);
@@ -78,12 +80,12 @@ export class KvCache {
     return true;
   }
 
-  /** Shares the full pages of the first `numTokens` of `text`, whose keys and values are written. */
+  /** Shares the first `numTokens` of `text`, whose keys and values are written. Whole spans. */
   commit(pages: SequencePages, text: Int32Array, numTokens: number): void {
-    const entries = pages.table.entries;
-    for (; pages.cursor !== null && (pages.numShared + 1) * PAGE_TOKENS <= numTokens; pages.numShared++) {
+    const { table: { entries }, spanPages } = pages;
+    for (; pages.cursor !== null && pages.numShared * PAGE_TOKENS < numTokens; pages.numShared++) {
       const page = entries[pages.numShared]!;
-      const { node, isKept } = this.#tree.extend(pages.cursor, text, { index: pages.numShared, page });
+      const { node, isKept } = this.#tree.extend(pages.cursor, text, { index: pages.numShared, page, spanPages });
       if (isKept) this.#pool.keep(page);
       pages.cursor = node;
     }

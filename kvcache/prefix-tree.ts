@@ -1,15 +1,17 @@
 /**
  * Which text each kept page holds: a radix tree whose edges are pages of 64 tokens, with one root per
  * namespace. A node's page holds the keys and values of its 64 tokens as computed after all tokens on the
- * way from the root. Eviction takes leaves only, so a lock on one node protects the whole path to it.
- * Knows no pool and no sequence. Called by kv-cache.ts.
+ * way from the root. Where a span of several pages is computed as one (its queries select together), each of
+ * its pages depends on all its tokens, so all of them are in the key of each.
+ * Eviction takes leaves only, so a lock on one node protects the whole path to it. Knows no pool and no
+ * sequence. Called by kv-cache.ts.
  */
 import { PAGE_TOKENS } from './page-lists/page-list.ts';
 
 export interface PrefixNode {
   /** null for a root. */
   readonly parent: PrefixNode | null;
-  /** The page's tokens as a string; a root's namespace. */
+  /** The tokens of the page's span as a string; a root's namespace. */
   readonly key: string;
   /** null for a root. */
   readonly page: number | null;
@@ -21,6 +23,8 @@ export interface PrefixNode {
 
 export interface PrefixMatch {
   readonly namespace: string;
+  /** Pages that are computed as one; a namespace has one value. */
+  readonly spanPages: number;
   /** Deepest node of the match; null when the namespace is empty. */
   readonly node: PrefixNode | null;
   /** Pages of the matched prefix, in order. */
@@ -33,18 +37,20 @@ export class PrefixTree {
   readonly #idle = new Set<PrefixNode>();
   #uses = 0;
 
-  /** The longest run of whole pages that `tokens` begins with, at most `maxPages`, in multiples of `spanPages`. Changes nothing. */
-  match(namespace: string, tokens: Int32Array, limit: { maxPages: number; spanPages: number }): PrefixMatch {
+  /** The longest run of whole spans that `tokens` begins with. Changes nothing. */
+  match(namespace: string, tokens: Int32Array, spanPages: number): PrefixMatch {
     let node = this.#roots.get(namespace) ?? null;
     const pages: number[] = [];
-    while (node !== null && pages.length < limit.maxPages) {
-      const child = node.children.get(pageKey(tokens, pages.length));
+    const maxPages = Math.floor(tokens.length / (spanPages * PAGE_TOKENS)) * spanPages;
+    while (node !== null && pages.length < maxPages) {
+      const child = node.children.get(pageKey(tokens, pages.length, spanPages));
       if (child === undefined) break;
       pages.push(child.page!);
       node = child;
     }
-    for (; node !== null && pages.length % limit.spanPages !== 0; node = node.parent) pages.pop();
-    return { namespace, node, pages };
+    // The end of a span may have been evicted.
+    for (; node !== null && pages.length % spanPages !== 0; node = node.parent) pages.pop();
+    return { namespace, spanPages, node, pages };
   }
 
   /** Protects the path to a match, or the (perhaps new) root of its namespace, until `unlock`. */
@@ -67,8 +73,8 @@ export class PrefixTree {
    * does not exist. `isKept` tells whether the tree now keeps `page`: if another sequence computed the
    * same page before, the tree keeps that one.
    */
-  extend(node: PrefixNode, tokens: Int32Array, at: { index: number; page: number }): { node: PrefixNode; isKept: boolean } {
-    const key = pageKey(tokens, at.index);
+  extend(node: PrefixNode, tokens: Int32Array, at: { index: number; page: number; spanPages: number }): { node: PrefixNode; isKept: boolean } {
+    const key = pageKey(tokens, at.index, at.spanPages);
     const known = node.children.get(key);
     const child = known ?? newNode(node, key, at.page);
     node.children.set(key, child);
@@ -129,8 +135,9 @@ function newNode(parent: PrefixNode | null, key: string, page: number | null): P
   return { parent, key, page, children: new Map(), locks: 0, lastUsed: 0 };
 }
 
-/** The bytes of 64 token ids as a one-byte string: hashed and compared natively. */
-function pageKey(tokens: Int32Array, index: number): string {
-  const bytes = PAGE_TOKENS * Int32Array.BYTES_PER_ELEMENT;
-  return Buffer.from(tokens.buffer, tokens.byteOffset + index * bytes, bytes).toString('latin1');
+/** The bytes of a span's token ids as a one-byte string: hashed and compared natively. */
+function pageKey(tokens: Int32Array, index: number, spanPages: number): string {
+  const pageBytes = PAGE_TOKENS * Int32Array.BYTES_PER_ELEMENT;
+  const first = index - (index % spanPages);
+  return Buffer.from(tokens.buffer, tokens.byteOffset + first * pageBytes, spanPages * pageBytes).toString('latin1');
 }

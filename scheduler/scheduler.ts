@@ -134,6 +134,7 @@ export class Scheduler {
     let tokensLeft = this.#options.stepTokens - numDecodes;
     let msLeft = numDecodes === 0 ? Infinity : this.#options.targetGapMs - this.#cost.decodeStepMs;
     for (const sequence of this.#prefilling()) {
+      if (sequence.state !== 'running') continue; // Gave way to one before it.
       const msPerToken = this.#msPerToken(sequence);
       const isFirst = this.#scheduled.size === numDecodes;
       const allowance = Math.min(tokensLeft, tokensWithin(msLeft, msPerToken));

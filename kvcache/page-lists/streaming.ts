@@ -13,7 +13,7 @@ import { maxDenseOrSpan, pagesFor, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage
 
 export class StreamingPages implements PageListPolicy {
   readonly prefixNamespace: string;
-  readonly spanTokens = PREFILL_SPAN_TOKENS;
+  readonly spanTokens: number;
   readonly sameInDecode = true;
   readonly #heads: HeadClasses;
   readonly #numSinks: number;
@@ -28,7 +28,9 @@ export class StreamingPages implements PageListPolicy {
     this.#numLocal = pagesFor(settings.localTokens);
     this.#renumber = settings.renumberPositions;
     this.#exactTokens = this.#heads.classOf.includes(0) ? (this.#numSinks + this.#numLocal) * PAGE_TOKENS : Infinity;
-    this.prefixNamespace = this.#exactTokens === Infinity
+    const isDense = this.#exactTokens === Infinity;
+    this.spanTokens = isDense ? PAGE_TOKENS : PREFILL_SPAN_TOKENS;
+    this.prefixNamespace = isDense
       ? DENSE_NAMESPACE
       : `streaming ${this.#numSinks}+${this.#numLocal} ${this.#renumber ? 'list' : 'text'} positions`;
   }

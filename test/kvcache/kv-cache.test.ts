@@ -52,15 +52,33 @@ describe('a KV cache', () => {
     expect(cache.match('n', text('ab').subarray(0, 1), 64).pages).toHaveLength(0);
   });
 
-  test('ends a match at a whole span', () => {
+  test('shares pages that are computed as one only where all of their tokens agree', () => {
     const cache = newCache(16);
-    compute(cache, 'abc');
-    const match = cache.match('n', asked('abc'), 128);
-    expect(match.pages).toHaveLength(2);
-    const other = cache.open(match);
-    cache.reserve(other, 256);
-    cache.commit(other, text('abxy'), 256);
-    expect(matched(cache, 'abxy')).toBe(4);
+    const share = (letters: string): SequencePages => {
+      const pages = cache.open(cache.match('n', asked(letters), 128));
+      cache.reserve(pages, letters.length * 64);
+      cache.commit(pages, text(letters), Math.floor(letters.length / 2) * 128);
+      cache.checkIntegrity();
+      return pages;
+    };
+    const find = (letters: string): number => cache.match('n', asked(letters), 128).pages.length;
+    const one = share('abcd');
+    expect([find('abcd'), find('abcx'), find('abc'), find('ax')]).toEqual([4, 2, 2, 0]);
+    const other = share('abcx');
+    expect(other.table.entries[2]).not.toBe(one.table.entries[2]);
+    expect(find('abcx')).toBe(4);
+  });
+
+  test('ends a match at a whole span when the end of the next is evicted', () => {
+    const cache = newCache(4);
+    const pages = cache.open(cache.match('n', asked('abcd'), 128));
+    cache.reserve(pages, 256);
+    cache.commit(pages, text('abcd'), 256);
+    cache.release(pages);
+    const other = compute(cache, 'x');
+    expect(cache.numCached).toBe(3);
+    expect(cache.match('n', asked('abcd'), 128).pages).toHaveLength(2);
+    cache.release(other);
   });
 
   test('shares nothing between namespaces', () => {
@@ -81,7 +99,7 @@ describe('a KV cache', () => {
     const cache = newCache(16);
     const pages = cache.open(cache.match('n', text('ab'), 64));
     cache.reserve(pages, 100);
-    cache.commit(pages, text('ab'), 100);
+    cache.commit(pages, text('ab'), 64);
     cache.release(pages);
     expect([cache.numHeld, cache.numCached, cache.numFree]).toEqual([0, 1, 15]);
   });

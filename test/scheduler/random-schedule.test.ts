@@ -11,10 +11,10 @@ const MAX_LIVE = 14;
 const PAGES = 40;
 const STOP = 299;
 
+const lserve: Partial<AttentionSettings> = { attention: 'lserve', tokenBudget: 320 };
 const policies: Partial<AttentionSettings>[] = [
-  {}, {}, { attention: 'streaming' }, { attention: 'streaming', renumberPositions: true },
-  { attention: 'lserve', tokenBudget: 320 }, { attention: 'lserve', tokenBudget: 320, streamingHeads: 0.5 },
-  { attention: 'lserve', tokenBudget: 320, sparsePrefill: false },
+  {}, { attention: 'streaming' }, { attention: 'streaming', renumberPositions: true }, lserve, lserve,
+  { ...lserve, selectionInterval: 100 }, { ...lserve, streamingHeads: 0.5 }, { ...lserve, sparsePrefill: false },
 ];
 
 type Random = (n: number) => number;
@@ -30,20 +30,20 @@ function randomFrom(seed: number): Random {
   };
 }
 
-/** A request whose prompt begins like others' prompts. */
-function randomRequest(id: number, random: Random): GenerationRequest {
-  const shared = prompt(random(3), random(500));
+/** A request whose prompt begins like others' prompts, or continues the text of one that has ended. */
+function randomRequest(id: number, random: Random, texts: Int32Array[]): GenerationRequest {
+  const shared = texts.length > 0 && random(3) === 0 ? texts[random(texts.length)]! : prompt(random(2), random(800));
   const own = prompt(1000 + id, 1 + random(random(10) === 0 ? 900 : 150));
   return request(id, {
     tenant: 'abc'[random(3)]!,
     promptIds: Int32Array.from([...shared, ...own].map((token) => token % STOP)),
     choices: 1 + (random(5) === 0 ? random(3) : 0),
-    maxTokens: random(20) === 0 ? 0 : 1 + random(200),
+    maxTokens: random(20) === 0 ? 0 : 1 + random(random(3) === 0 ? 400 : 80),
     stopTokenIds: random(3) > 0 ? [STOP] : [],
     attention: { ...dense, ...policies[random(policies.length)]! },
     priority: random(4) === 0 ? random(3) - 1 : 0,
     deadlineMs: random(15) === 0 ? random(1500) : null,
-    cacheSalt: random(4) === 0 ? 'salt' : '',
+    cacheSalt: random(8) === 0 ? 'salt' : '',
     promptLogprobs: random(25) === 0,
     progress: random(10) === 0,
   });
@@ -88,8 +88,14 @@ class Schedule {
   }
 
   #arrive(): void {
-    this.requests.push(randomRequest(this.requests.length, this.#random));
+    this.requests.push(randomRequest(this.requests.length, this.#random, this.#lastTexts()));
     this.#busy.submit(this.requests.at(-1)!);
+  }
+
+  /** Prompt and answer of recent requests, as a next turn would repeat them. */
+  #lastTexts(): Int32Array[] {
+    const ended = this.requests.slice(-8).filter(({ id, promptIds }) => this.ends.has(keyOf({ id, choice: 0 })) && promptIds.length < 900);
+    return ended.map(({ id, promptIds }) => Int32Array.from([...promptIds, ...this.#busy.tokensOf(id)]));
   }
 
   #abort(): void {
@@ -116,7 +122,7 @@ async function alone(each: GenerationRequest, engine: Engine): Promise<number[]>
 const engines = [
   { name: 'fake engine', steps: 10_000, create: (pages: number) => new FakeEngine({ pages, vocab: 300, headOrder: Int32Array.of(0, 1, 2, 3), stop: { token: STOP, share: 0.01 } }) },
   { name: 'engine that feels every list', steps: 3_000, create: (pages: number) => new ListEngine(pages) },
-  { name: 'engine with a sliding window', steps: 2_000, create: (pages: number) => new ListEngine(pages, { slidingWindow: [null, 200] }) },
+  { name: 'engine with a sliding window', steps: 3_000, create: (pages: number) => new ListEngine(pages, { slidingWindow: [null, 200] }) },
 ];
 
 test.each(engines)(`$steps random steps on the $name keep integrity, end every request once, and change no result (SCHEDULE_SEED=${SEED})`, async ({ steps, create }) => {
@@ -157,8 +163,8 @@ test.each(engines)(`$steps random steps on the $name keep integrity, end every r
     preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'),
   });
   // The schedule must have been a hard one.
-  expect(sum('preemptions')).toBeGreaterThan(20);
+  expect(sum('preemptions')).toBeGreaterThan(10);
   expect(sum('recomputedTokens')).toBeGreaterThan(1000);
   expect(sum('prefixHitTokens')).toBeGreaterThan(5000);
-  expect(codes).toContain('deadline_exceeded');
+  if (steps === 10_000) expect(codes).toContain('deadline_exceeded');
 }, 300_000);
