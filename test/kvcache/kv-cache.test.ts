@@ -3,7 +3,7 @@ import { KvCache, type SequencePages } from '../../kvcache/kv-cache.ts';
 
 /** `pages` pages of text; pages with the same letter have the same tokens. */
 function text(letters: string): Int32Array {
-  return Int32Array.from([...letters].flatMap((letter) => new Array<number>(64).fill(letter.charCodeAt(0))));
+  return Int32Array.from(Array.from(letters).flatMap((letter) => new Array<number>(64).fill(letter.charCodeAt(0))));
 }
 
 /** One past the text, so that a match may cover it whole. */
