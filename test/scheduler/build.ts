@@ -3,10 +3,10 @@
  * gathered by request.
  */
 import { FakeEngine, type FakeEngineOptions } from '../../engine/fake/fake-engine.ts';
-import type { Engine } from '../../engine/engine.ts';
+import type { Chunk, Engine } from '../../engine/engine.ts';
 import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
 import { Loop, type LoopOptions } from '../../scheduler/loop.ts';
-import type { FromEngine, GenerationRequest, SequenceEvent, StepCounters } from '../../scheduler/messages.ts';
+import type { FromEngine, GenerationRequest, SequenceEvent, SequenceMetrics, StepCounters } from '../../scheduler/messages.ts';
 
 export const dense: AttentionSettings = {
   attention: 'dense', tokenBudget: 512, sinkTokens: 64, localTokens: 128, streamingHeads: 0,
@@ -95,4 +95,30 @@ export function bench(options: Partial<LoopOptions> & { engine?: Engine; clock?:
       return ends[0] as SequenceEvent & { type: 'finished' | 'failed' };
     },
   };
+}
+
+/** Runs chunks on a fake engine and remembers them. */
+export function recording(pages = 256, options: Partial<ConstructorParameters<typeof FakeEngine>[0]> = {}): { engine: Engine; steps: Chunk[][] } {
+  const steps: Chunk[][] = [];
+  const inner = new FakeEngine({ vocab: 1000, pages, ...options });
+  const engine = timed({ ...timed(inner, { ms: 0 }), run: (step) => { steps.push([...step]); return inner.run(step); } }, { ms: 0 });
+  return { engine, steps };
+}
+
+export function metricsOf(busy: Bench, id: number, choice = 0): SequenceMetrics {
+  const end = busy.endOf(id, choice);
+  if (end.type !== 'finished') throw new Error(`request ${id} failed: ${end.message}`);
+  return end.metrics;
+}
+
+export function typesOf(busy: Bench, id: number): string[] {
+  return busy.events.filter((event) => event.id === id).map(({ type }) => type);
+}
+
+/** The tokens of a request when nothing else runs and memory is plenty. */
+export async function alone(each: GenerationRequest): Promise<number[]> {
+  const quiet = bench();
+  quiet.submit(each);
+  await quiet.finish();
+  return quiet.tokensOf(each.id);
 }

@@ -1,0 +1,307 @@
+import { describe, expect, test } from 'vitest';
+import type { SequenceEvent } from '../../scheduler/messages.ts';
+import { alone, bench, dense, greedy, metricsOf, prompt, recording, request, timed, typesOf as types, type Bench } from './build.ts';
+
+describe('a request', () => {
+  test('ends at its number of tokens, with events in order', async () => {
+    const busy = bench();
+    busy.submit(request(1, { maxTokens: 3 }));
+    await busy.finish();
+    expect(types(busy, 1)).toEqual(['started', 'tokens', 'tokens', 'tokens', 'finished']);
+    expect(busy.endOf(1)).toMatchObject({ reason: 'length', stopToken: null });
+  });
+
+  test('ends at a stop token, which is reported but not sent', async () => {
+    const [first, second] = await alone(request(1));
+    const busy = bench();
+    busy.submit(request(1, { stopTokenIds: [second!] }));
+    await busy.finish();
+    expect(busy.tokensOf(1)).toEqual([first]);
+    expect(busy.endOf(1)).toMatchObject({ reason: 'stop', stopToken: second });
+  });
+
+  test('ends at the longest text that the model may have, unless it streams', async () => {
+    const busy = bench({ maxModelLen: 15 });
+    busy.submit(request(1, { maxTokens: 100 }), request(2, { maxTokens: 100, attention: { ...dense, attention: 'streaming' } }));
+    await busy.finish();
+    expect(busy.tokensOf(1)).toHaveLength(5);
+    expect(busy.tokensOf(2)).toHaveLength(100);
+  });
+
+  test('for no tokens at all computes its prompt and ends', async () => {
+    const busy = bench();
+    busy.submit(request(1, { maxTokens: 0, promptLogprobs: true, logprobs: 2 }), request(2, { maxTokens: 0, promptLogprobs: true, promptIds: Int32Array.of(4) }));
+    await busy.finish();
+    expect(types(busy, 1)).toEqual(['started', 'prompt', 'finished']);
+    expect(types(busy, 2)).toEqual(['started', 'prompt', 'finished']);
+  });
+
+  test('tells the log-probabilities of its prompt, cached or not', async () => {
+    const busy = bench();
+    const promptIds = prompt(5, 300);
+    for (const id of [1, 2]) {
+      busy.submit(request(id, { promptIds, promptLogprobs: true, logprobs: 1 }));
+      await busy.finish();
+    }
+    const scores = busy.events.filter((event) => event.type === 'prompt').map(({ logprobs }) => logprobs);
+    expect(scores).toHaveLength(2);
+    expect(scores[0]!.map(({ token }) => token)).toEqual([...promptIds.subarray(1)]);
+    expect(scores[1]).toEqual(scores[0]);
+    // The fake engine is sure of its next token, and the prompt is hardly ever what it would have said.
+    expect(scores[0]!.every(({ top }) => top[0]!.logprob > -1e-6)).toBe(true);
+    expect(scores[0]!.filter(({ logprob }) => logprob < -50).length).toBeGreaterThan(290);
+  });
+
+  test('reports log-probabilities with its tokens when asked to', async () => {
+    const busy = bench();
+    busy.submit(request(1, { logprobs: 2, maxTokens: 1 }));
+    await busy.finish();
+    const event = busy.events.find(({ type }) => type === 'tokens') as SequenceEvent & { type: 'tokens' };
+    expect(event.logprobs![0]).toMatchObject({ token: event.tokens[0]!, top: [{ token: event.tokens[0]! }, {}] });
+  });
+
+  test('reports the progress of its prefill when asked to', async () => {
+    const busy = bench({ stepTokens: 128 });
+    busy.submit(request(1, { promptIds: prompt(1, 300), progress: true, maxTokens: 1 }));
+    await busy.finish();
+    const processed = busy.events.flatMap((event) => (event.type === 'progress' ? [event.processed] : []));
+    expect(processed).toEqual([128, 256, 300]);
+  });
+
+  test('that can never fit fails at once, with what it would need', async () => {
+    const busy = bench({ pages: 4 });
+    busy.submit(request(1, { promptIds: prompt(1, 256) }), request(2, { promptIds: prompt(2, 200) }));
+    await busy.finish();
+    expect(busy.endOf(1)).toMatchObject({ type: 'failed', code: 'kv_capacity' });
+    expect(busy.endOf(2)).toMatchObject({ type: 'finished' });
+  });
+
+  test('that outgrows the pool while alone fails instead of waiting for ever', async () => {
+    const busy = bench({ pages: 4 });
+    busy.submit(request(1, { maxTokens: 1000 }));
+    await busy.finish();
+    expect(busy.endOf(1)).toMatchObject({ type: 'failed', code: 'kv_capacity' });
+    expect(busy.tokensOf(1)).toHaveLength(4 * 64 + 1 - 10);
+  });
+
+  test('that streams is endless within constant memory', async () => {
+    const busy = bench({ pages: 16 });
+    busy.submit(request(1, { promptIds: prompt(1, 3000), maxTokens: 3000, attention: { ...dense, attention: 'streaming' } }));
+    await busy.finish();
+    expect(busy.tokensOf(1)).toHaveLength(3000);
+    expect(metricsOf(busy, 1)).toMatchObject({ exactness: 'approximate', preemptions: 0 });
+  });
+
+  test('past its deadline fails, waiting or running', async () => {
+    const busy = bench({ maxSequences: 1 });
+    busy.submit(request(1, { deadlineMs: 50, maxTokens: 1000 }), request(2, { deadlineMs: 50 }), request(3));
+    await busy.loop.step();
+    busy.clock.ms = 51;
+    await busy.loop.step();
+    busy.loop.checkIntegrity();
+    for (const id of [1, 2]) expect(busy.endOf(id)).toMatchObject({ type: 'failed', code: 'deadline_exceeded' });
+    await busy.finish();
+    expect(busy.endOf(3).type).toBe('finished');
+  });
+
+  test('is told the truth in its metrics', async () => {
+    const busy = bench({ stepTokens: 128 });
+    const promptIds = prompt(1, 200);
+    busy.submit(request(1, { promptIds, maxTokens: 5 }));
+    await busy.finish();
+    busy.submit(request(2, { promptIds, maxTokens: 5 }));
+    await busy.finish();
+    expect(metricsOf(busy, 1)).toMatchObject({ promptTokens: 200, cachedTokens: 0, computedTokens: 200, recomputedTokens: 0, generatedTokens: 5, exactness: 'exact', exactnessReason: null });
+    expect(metricsOf(busy, 2)).toMatchObject({ cachedTokens: 192, computedTokens: 8 });
+    // Steps at positions 200..203 read themselves and all before; 4 heads read 4 pages each.
+    expect(metricsOf(busy, 1).attendedTokensPerStep).toBe(202.5);
+    expect(metricsOf(busy, 1).pagesReadPerStep).toBe(16);
+    expect(busy.tokensOf(2)).toEqual(busy.tokensOf(1));
+  });
+});
+
+describe('choices of one request', () => {
+  test('share the prompt, whose tail alone is computed again', async () => {
+    const { engine, steps } = recording();
+    const busy = bench({ engine });
+    busy.submit(request(1, { promptIds: prompt(1, 1000), choices: 3, maxTokens: 4 }));
+    await busy.finish();
+    expect(steps.flat().reduce((sum, { start, tokens }) => sum + (start < 1000 ? tokens.length : 0), 0)).toBe(1000 + 2 * (1000 - 960));
+    for (const choice of [1, 2]) expect(busy.tokensOf(1, choice)).toEqual(busy.tokensOf(1, 0));
+  });
+
+  test('share the prompt without a prefix cache, too, but with nobody else', async () => {
+    const busy = bench({ prefixCache: false });
+    const promptIds = prompt(1, 1000);
+    busy.submit(request(1, { promptIds, choices: 2 }), request(2, { promptIds }));
+    await busy.finish();
+    expect(metricsOf(busy, 1, 1).cachedTokens).toBe(960);
+    expect(metricsOf(busy, 2).cachedTokens).toBe(0);
+  });
+
+  test('draw with seeds of their own', async () => {
+    const busy = bench();
+    // Biases of 100 on tokens that the fake engine does not want make five equals.
+    const logitBias = [1, 2, 3, 4, 5].map((token) => [token, 100] as const);
+    const sampling = { ...greedy, temperature: 1, logitBias, seed: 3 };
+    busy.submit(request(1, { choices: 2, maxTokens: 20, sampling }), request(2, { maxTokens: 20, promptIds: request(1).promptIds, sampling: { ...sampling, seed: 4 } }));
+    await busy.finish();
+    expect(busy.tokensOf(1, 1)).not.toEqual(busy.tokensOf(1, 0));
+    expect(busy.tokensOf(2)).toEqual(busy.tokensOf(1, 1));
+  });
+
+  test('go on when the first is stopped before the prompt is computed', async () => {
+    const busy = bench({ stepTokens: 64 });
+    busy.submit(request(1, { promptIds: prompt(1, 500), choices: 2 }));
+    await busy.loop.step();
+    busy.loop.receive({ type: 'abort', id: 1, choice: 0, reason: 'client' });
+    await busy.finish();
+    expect(busy.endOf(1, 1).type).toBe('finished');
+    expect(metricsOf(busy, 1, 1).cachedTokens).toBeGreaterThan(0);
+  });
+});
+
+describe('prefixes', () => {
+  test('of a cancelled prefill are kept for the retry', async () => {
+    const busy = bench({ stepTokens: 128 });
+    const promptIds = prompt(1, 1000);
+    busy.submit(request(1, { promptIds }));
+    for (let step = 0; step < 4; step++) await busy.loop.step();
+    busy.loop.receive({ type: 'abort', id: 1, choice: null, reason: 'client' });
+    busy.submit(request(2, { promptIds }));
+    await busy.finish();
+    expect(metricsOf(busy, 2).cachedTokens).toBe(4 * 128);
+    expect(busy.tokensOf(2)).toEqual(await alone(request(2, { promptIds })));
+  });
+
+  test('of an answer are found by the next turn', async () => {
+    const busy = bench();
+    busy.submit(request(1, { promptIds: prompt(1, 100), maxTokens: 100 }));
+    await busy.finish();
+    busy.submit(request(2, { promptIds: Int32Array.from([...prompt(1, 100), ...busy.tokensOf(1), 1, 2, 3]) }));
+    await busy.finish();
+    expect(metricsOf(busy, 2).cachedTokens).toBe(192);
+  });
+
+  test('are not shared under another salt or another prefill', async () => {
+    const busy = bench();
+    const promptIds = prompt(1, 1000);
+    const lserve = { ...dense, attention: 'lserve' as const };
+    for (const [id, changes] of [{}, { cacheSalt: 'x' }, { attention: lserve }, { cacheSalt: 'x' }].entries()) {
+      busy.submit(request(id, { promptIds, ...changes }));
+      await busy.finish();
+    }
+    expect([0, 1, 2, 3].map((id) => metricsOf(busy, id).cachedTokens)).toEqual([0, 0, 0, 960]);
+  });
+});
+
+describe('a step', () => {
+  test('gives every stream its token however long the prompt that arrives', async () => {
+    const { engine, steps } = recording();
+    const busy = bench({ engine, stepTokens: 256 });
+    busy.submit(request(1, { maxTokens: 60 }), request(2, { maxTokens: 60 }));
+    await busy.loop.step();
+    busy.submit(request(3, { promptIds: prompt(3, 5000) }));
+    await busy.finish();
+    const mixed = steps.filter((step) => step.some(({ promptTokens }) => promptTokens === 5000) && step.length > 1);
+    expect(mixed.length).toBeGreaterThan(15);
+    const streams = steps.slice(1, 50).map((step) => step.filter(({ promptTokens }) => promptTokens === 10).length);
+    expect(new Set(streams)).toEqual(new Set([2]));
+    for (const step of steps) expect(step.reduce((sum, { tokens }) => sum + tokens.length, 0)).toBeLessThanOrEqual(256);
+  });
+
+  test('prefills only as much beside streams as the target for their gap allows', async () => {
+    const clock = { ms: 0 };
+    const { engine, steps } = recording(1024);
+    // 1 ms a step and 0.1 ms a token: 200 tokens fit in 21 ms, three pages of them.
+    const busy = bench({ engine: timed(engine, clock, 0.1), clock, stepTokens: 2048, targetGapMs: 21 });
+    busy.submit(request(1, { maxTokens: 200 }));
+    for (let step = 0; step < 20; step++) await busy.loop.step();
+    busy.submit(request(2, { promptIds: prompt(2, 6000), maxTokens: 1 }));
+    await busy.finish();
+    const sizes = steps.filter((step) => step.length > 1).map((step) => step.reduce((sum, { tokens }) => sum + tokens.length, 0) - 1);
+    expect(sizes.length).toBeGreaterThan(20);
+    for (const size of sizes.slice(3)) expect(size).toBeLessThanOrEqual(192);
+    expect(sizes.slice(3, -3).every((size) => size >= 128)).toBe(true);
+  });
+
+  test('gives a prompt the whole step when no stream waits', async () => {
+    const { engine, steps } = recording();
+    const busy = bench({ engine, stepTokens: 1024, targetGapMs: 1 });
+    busy.submit(request(1, { promptIds: prompt(1, 2048), maxTokens: 1 }));
+    await busy.finish();
+    expect(steps).toHaveLength(2);
+  });
+
+  test('lets a short prompt pass a long one, which still advances', async () => {
+    const { engine, steps } = recording();
+    const busy = bench({ engine, stepTokens: 128 });
+    busy.submit(request(1, { promptIds: prompt(1, 5000), maxTokens: 1 }));
+    await busy.loop.step();
+    busy.submit(request(2, { promptIds: prompt(2, 400), maxTokens: 1 }));
+    await busy.finish();
+    const last = steps.findLastIndex((step) => step.some(({ promptTokens }) => promptTokens === 400));
+    expect(last).toBeLessThan(10);
+    expect(steps.slice(0, last).filter((step) => step.some(({ promptTokens }) => promptTokens === 5000)).length).toBeGreaterThan(3);
+  });
+
+  test('selects afresh where decode begins, though prefill has picked pages', async () => {
+    const { engine, steps } = recording();
+    const busy = bench({ engine });
+    busy.submit(request(1, { promptIds: prompt(1, 1001), maxTokens: 8, attention: { ...dense, attention: 'lserve' } }));
+    await busy.finish();
+    const decodes = steps.flat().filter(({ start }) => start > 1000);
+    expect(decodes.map(({ attention }) => attention.selection)).toEqual(['fresh', 'reuse', 'reuse', 'fresh', 'reuse', 'reuse', 'reuse']);
+  });
+});
+
+describe('who goes first', () => {
+  const order = (busy: Bench): number[] => busy.events.flatMap((event) => (event.type === 'started' ? [event.id] : []));
+
+  test('is the more urgent, then the earlier', async () => {
+    const busy = bench({ maxSequences: 1 });
+    busy.submit(request(1), request(2, { priority: 1 }), request(3), request(4, { priority: -1 }));
+    await busy.finish();
+    expect(order(busy)).toEqual([4, 1, 3, 2]);
+  });
+
+  test('is the tenant that was served least', async () => {
+    const busy = bench({ maxSequences: 1 });
+    for (let id = 0; id < 10; id++) busy.submit(request(id, { tenant: 'greedy', promptIds: prompt(id, 200) }));
+    await busy.loop.step();
+    busy.submit(request(20, { tenant: 'modest' }), request(21, { tenant: 'modest' }));
+    await busy.finish();
+    // One long prompt of the one weighs as much as several short ones of the other.
+    expect(order(busy).slice(0, 4)).toEqual([0, 20, 1, 21]);
+  });
+
+  test('gives two tenants equal service, however many requests each has waiting', async () => {
+    const busy = bench({ maxSequences: 2 });
+    for (let id = 0; id < 40; id++) busy.submit(request(id, { tenant: id < 30 ? 'many' : 'few', promptIds: prompt(id, 100) }));
+    await busy.finish();
+    const firstTwenty = order(busy).slice(0, 20);
+    expect(firstTwenty.filter((id) => id >= 30).length).toBeGreaterThanOrEqual(9);
+  });
+
+  test('cannot be saved up by being idle', async () => {
+    const busy = bench({ maxSequences: 1 });
+    for (let id = 0; id < 20; id++) busy.submit(request(id, { tenant: 'a', promptIds: prompt(id, 200) }));
+    for (let step = 0; step < 100; step++) await busy.loop.step();
+    for (let id = 50; id < 70; id++) busy.submit(request(id, { tenant: 'b', promptIds: prompt(id, 200) }));
+    await busy.finish();
+    const after = order(busy).slice(order(busy).indexOf(50), order(busy).indexOf(50) + 8);
+    expect(after.some((id) => id < 20)).toBe(true);
+  });
+
+  test('preempts a less urgent stream when there is no other room', async () => {
+    const busy = bench({ maxSequences: 1 });
+    busy.submit(request(1, { priority: 5, maxTokens: 30 }));
+    for (let step = 0; step < 5; step++) await busy.loop.step();
+    busy.submit(request(2));
+    await busy.finish();
+    const ends = busy.events.flatMap((event) => (event.type === 'finished' ? [event.id] : []));
+    expect(ends).toEqual([2, 1]);
+    expect(metricsOf(busy, 1).preemptions).toBe(1);
+    expect(busy.tokensOf(1)).toEqual(await alone(request(1, { maxTokens: 30 })));
+  });
+});
