@@ -2,9 +2,8 @@
  * What was done for one sequence, counted as it happens, and the SequenceMetrics made of it at the end.
  * Times are milliseconds of the scheduler's clock. Called by live-sequences.ts and commit.ts.
  */
-import type { AttentionPlan, AttentionSettings } from '../kvcache/page-lists/page-list.ts';
+import type { AttentionPlan, AttentionSettings, PageListPolicy } from '../kvcache/page-lists/page-list.ts';
 import type { SequenceMetrics } from './messages.ts';
-import type { Sequence } from './sequence.ts';
 
 /** What one chunk reads of KV memory. */
 export interface AttentionReads {
@@ -12,6 +11,17 @@ export interface AttentionReads {
   readonly tokens: number;
   /** Pages, summed over layers and KV heads. */
   readonly pages: number;
+}
+
+/** What the metrics tell of the sequence itself; every Sequence is one. */
+export interface RecordedSequence {
+  readonly submission: { readonly submittedMs: number };
+  readonly request: { readonly attention: AttentionSettings };
+  readonly policy: Pick<PageListPolicy, 'isExact'>;
+  readonly promptTokens: number;
+  readonly generated: number;
+  /** The most tokens that were ever in KV memory. */
+  readonly highWater: number;
 }
 
 export class SequenceRecord {
@@ -38,7 +48,7 @@ export class SequenceRecord {
     this.#pagesRead += reads.pages;
   }
 
-  toMetrics(sequence: Sequence, endMs: number): SequenceMetrics {
+  toMetrics(sequence: RecordedSequence, endMs: number): SequenceMetrics {
     const { submittedMs } = sequence.submission;
     const startedMs = this.startedMs ?? endMs;
     const firstTokenMs = this.firstTokenMs ?? endMs;
@@ -76,7 +86,7 @@ export function readsOf({ classes, classOf }: AttentionPlan, ownTokens: number):
   return { tokens: tokens / classOf.length + ownTokens, pages };
 }
 
-function exactness({ policy, highWater, request }: Sequence): Pick<SequenceMetrics, 'exactness' | 'exactnessReason'> {
+function exactness({ policy, highWater, request }: RecordedSequence): Pick<SequenceMetrics, 'exactness' | 'exactnessReason'> {
   if (policy.isExact(highWater)) return { exactness: 'exact', exactnessReason: null };
   return { exactness: 'approximate', exactnessReason: `${request.attention.attention} attention: ${limits(request.attention)} of ${highWater}` };
 }

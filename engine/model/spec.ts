@@ -4,23 +4,11 @@
  */
 import { UnsupportedModelError } from '../engine.ts';
 import { ConfigFields } from './config-fields.ts';
-import { parseRope } from './rope-config.ts';
+import { parseRope, type RopeSpec } from './rope-config.ts';
+
+export type { RopeSpec };
 
 export type ModelFamily = 'llama' | 'mistral' | 'qwen2' | 'qwen3';
-
-/** Rotary embedding; factor and limits as in Hugging Face's rope_utils. */
-export type RopeSpec =
-  | { readonly type: 'default'; readonly theta: number }
-  | { readonly type: 'linear'; readonly theta: number; readonly factor: number }
-  | { readonly type: 'dynamic'; readonly theta: number; readonly factor: number; readonly originalContext: number }
-  | {
-      readonly type: 'llama3'; readonly theta: number; readonly factor: number; readonly lowFrequencyFactor: number;
-      readonly highFrequencyFactor: number; readonly originalContext: number;
-    }
-  | {
-      readonly type: 'yarn'; readonly theta: number; readonly factor: number; readonly originalContext: number;
-      readonly betaFast: number; readonly betaSlow: number; readonly attentionFactor: number; readonly truncate: boolean;
-    };
 
 export interface ModelSpec {
   readonly family: ModelFamily;
