@@ -9,9 +9,10 @@ attention=${2:-}
 
 body='
   const [file, question, attention] = process.argv.slice(1);
+  const introduction = "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz you about it afterwards.";
   const text = require("node:fs").readFileSync(file, "utf8").trimEnd();
   process.stdout.write(JSON.stringify({
-    messages: [{ role: "user", content: `Read the text below and answer the questions after it.\n\n${text}\n\n${question}` }],
+    messages: [{ role: "user", content: `${introduction}\n\n${text}\n\n${question}` }],
     ...(attention && { long_context: { attention } }),
     temperature: 0, max_tokens: 64, stream: true,
   }));'
