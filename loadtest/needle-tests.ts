@@ -4,7 +4,7 @@
  * lengths are exact. Called by needle.ts.
  */
 import type { Client } from './client.ts';
-import { writeNeedleDocument } from './needle-documents.ts';
+import { assemble, partsOf, planNeedles, type TokenizedBook } from './needle-documents.ts';
 
 /** The API's long_context object. */
 export type LongContext = Readonly<Record<string, string | number>>;
@@ -12,11 +12,11 @@ export type LongContext = Readonly<Record<string, string | number>>;
 export interface Target {
   readonly client: Client;
   readonly model: string;
-  readonly book: string;
+  readonly book: TokenizedBook;
 }
 
-export interface FittedDocument {
-  /** The templated prompt, ready for the answer. [tokens] */
+export interface NeedleDocument {
+  /** The whole prompt, ready for the answer. [tokens] */
   readonly promptIds: readonly number[];
   readonly value: string;
 }
@@ -27,32 +27,29 @@ export interface NeedleAnswer {
   readonly answerIds: readonly number[];
 }
 
-/** How far below the wanted length a prompt may be. */
-const LENGTH_SLACK_TOKENS = 64;
-const FIT_ATTEMPTS = 12;
 const ANSWER_TOKENS = 48;
 
-/** A document whose prompt has `tokens` tokens, or up to LENGTH_SLACK_TOKENS less. */
-export async function fitDocument(target: Target, seed: number, tokens: number): Promise<FittedDocument> {
-  let fillerChars = tokens * 4;
-  for (let attempt = 0; attempt < FIT_ATTEMPTS; attempt++) {
-    const document = writeNeedleDocument(target.book, seed, fillerChars);
-    const promptIds = await templatedIds(target, document.content);
-    const missing = tokens - promptIds.length;
-    if (missing >= 0 && missing <= LENGTH_SLACK_TOKENS) return { promptIds, value: document.value };
-    const charsPerToken = document.content.length / promptIds.length;
-    fillerChars = Math.max(0, Math.round(fillerChars + (missing - LENGTH_SLACK_TOKENS / 2) * charsPerToken));
-  }
-  throw new RangeError(`no needle document of ${tokens} tokens after ${FIT_ATTEMPTS} attempts: too short for its needles?`);
+/** The book as the served model sees it. */
+export async function tokenizeBook(client: Client, book: string): Promise<TokenizedBook> {
+  const answer = await client.post('/tokenize', { prompt: book, add_special_tokens: false, return_token_strs: true });
+  const { tokens, token_strs } = answer as { tokens: number[]; token_strs: string[] };
+  return { ids: tokens, endsLine: token_strs.map((text) => text.endsWith('\n')) };
 }
 
-async function templatedIds({ client, model }: Target, content: string): Promise<number[]> {
-  const answer = await client.post('/tokenize', { model, messages: [{ role: 'user', content }], add_generation_prompt: true });
-  return (answer as { tokens: number[] }).tokens;
+/** A document whose prompt has exactly `tokens` tokens. */
+export async function buildDocument({ client, book }: Target, seed: number, tokens: number): Promise<NeedleDocument> {
+  const plan = planNeedles(seed);
+  const { opening, closing, sentences } = partsOf(plan);
+  const [first, last, ...middle] = await Promise.all([opening, closing, ...sentences].map((text) => tokenize(client, text)));
+  return { promptIds: assemble(book, plan, { opening: first!, closing: last!, sentences: middle }, tokens), value: plan.asked.value };
+}
+
+async function tokenize(client: Client, prompt: string): Promise<number[]> {
+  return ((await client.post('/tokenize', { prompt, add_special_tokens: false })) as { tokens: number[] }).tokens;
 }
 
 /** Asks greedily; right when the seven digits stand in the answer. */
-export async function findsNeedle(target: Target, document: FittedDocument, longContext: LongContext): Promise<NeedleAnswer> {
+export async function findsNeedle(target: Target, document: NeedleDocument, longContext: LongContext): Promise<NeedleAnswer> {
   const choice = await complete(target, {
     prompt: document.promptIds, max_tokens: ANSWER_TOKENS, return_token_ids: true, long_context: longContext,
   });
@@ -60,7 +57,7 @@ export async function findsNeedle(target: Target, document: FittedDocument, long
 }
 
 /** The answer is part of the prompt; right when every token of the number is the most likely one at its place. */
-export async function answersInPrompt(target: Target, document: FittedDocument, { answerIds }: NeedleAnswer, longContext: LongContext): Promise<boolean> {
+export async function answersInPrompt(target: Target, document: NeedleDocument, { answerIds }: NeedleAnswer, longContext: LongContext): Promise<boolean> {
   const prompt = [...document.promptIds, ...answerIds];
   const { logprobs } = await complete(target, { prompt, max_tokens: 1, echo: true, logprobs: 1, long_context: longContext });
   if (!logprobs || logprobs.tokens.length < prompt.length) throw new Error(`echo gave ${logprobs?.tokens.length ?? 0} log-probabilities for ${prompt.length} prompt tokens`);

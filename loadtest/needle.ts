@@ -3,9 +3,9 @@
  * answered rightly, by context length and attention, and retrieval inside the prompt. Starts a server per
  * precision unless --base-url names one. A table for people, then one line of JSON.
  */
-import { Client } from './client.ts';
+import { Client, HttpError } from './client.ts';
 import { firstModel } from './load.ts';
-import { answersInPrompt, findsNeedle, fitDocument, type FittedDocument, type LongContext, type Target } from './needle-tests.ts';
+import { answersInPrompt, buildDocument, findsNeedle, tokenizeBook, type LongContext, type Target } from './needle-tests.ts';
 import { IN_PROMPT_LENGTH, NEEDLE_USAGE, parseNeedleOptions, type NeedleOptions } from './needle-options.ts';
 import { readBook } from './prompts.ts';
 import { startServer } from './server-process.ts';
@@ -35,11 +35,12 @@ async function main(options: NeedleOptions): Promise<void> {
   const scores: Scores = {};
   const precisions = options.baseUrl === null ? options.precisions : ['server'];
   for (const precision of precisions) {
-    scores[precision] = Object.fromEntries(options.rows.map((row) => [row, {}]));
     const server = options.baseUrl === null ? await startServer(serverFlags(options, precision)) : null;
     const client = new Client(server?.baseUrl ?? options.baseUrl!);
     try {
-      const target: Target = { client, model: await firstModel(client), book: readBook() };
+      const target: Target = { client, model: await firstModel(client), book: await tokenizeBook(client, readBook()) };
+      const rows = await offeredRows(target, options.rows);
+      scores[precision] = Object.fromEntries(rows.map((row) => [row, {}]));
       await scoreLengths(target, options, scores[precision]);
       await scoreInPrompt(target, options, scores[precision]);
     } finally {
@@ -54,27 +55,42 @@ function serverFlags(options: NeedleOptions, precision: string): string[] {
   return ['--precision', precision, ...(options.threads === null ? [] : ['--threads', String(options.threads)])];
 }
 
+/** Without the rows that this server refuses, which are named: streaming heads need a model whose heads are ranked. */
+async function offeredRows(target: Target, rows: readonly string[]): Promise<string[]> {
+  const offered: string[] = [];
+  for (const row of rows) {
+    try {
+      await target.client.post('/v1/completions', { model: target.model, prompt: 'Once', max_tokens: 1, long_context: ROWS[row] });
+      offered.push(row);
+    } catch (error) {
+      if (!(error instanceof HttpError && error.status === 400)) throw error;
+      console.error(`left out ${row}: ${error.message}`);
+    }
+  }
+  return offered;
+}
+
 async function scoreLengths(target: Target, options: NeedleOptions, scores: Scores[string]): Promise<void> {
   for (const length of options.lengths) {
     for (let i = 0; i < options.documentsAt(length); i++) {
-      const document = await fitDocument(target, seedOf(options, length, i), length);
-      for (const row of options.rows) {
+      const document = await buildDocument(target, seedOf(options, length, i), length);
+      for (const row of Object.keys(scores)) {
         const { found, answer } = await findsNeedle(target, document, ROWS[row]!);
         count(scores, row, nameOf(length), found);
         if (!found) console.error(`${nameOf(length)} document ${i} ${row}: wanted ${document.value}, got ${JSON.stringify(answer)}`);
       }
     }
-    console.error(`${nameOf(length)}: ${options.rows.map((row) => `${row} ${share(scores[row]?.[nameOf(length)])}`).join(', ')}`);
+    console.error(`${nameOf(length)}: ${Object.entries(scores).map(([row, cells]) => `${row} ${share(cells[nameOf(length)])}`).join(', ')}`);
   }
 }
 
 /** Documents are taken until dense has got as many right as were asked for. */
 async function scoreInPrompt(target: Target, options: NeedleOptions, scores: Scores[string]): Promise<void> {
-  const rows = IN_PROMPT_ROWS.filter((row) => options.rows.includes(row));
+  const rows = IN_PROMPT_ROWS.filter((row) => row in scores);
   const column = `in-prompt ${nameOf(IN_PROMPT_LENGTH)}`;
   let taken = 0;
   for (let i = 0; taken < options.inPromptDocuments && i < 4 * options.inPromptDocuments; i++) {
-    const document: FittedDocument = await fitDocument(target, seedOf(options, IN_PROMPT_LENGTH, i), IN_PROMPT_LENGTH);
+    const document = await buildDocument(target, seedOf(options, IN_PROMPT_LENGTH, i), IN_PROMPT_LENGTH);
     const dense = await findsNeedle(target, document, ROWS['dense']!);
     if (!dense.found) continue;
     taken++;

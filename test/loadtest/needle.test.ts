@@ -1,42 +1,88 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { Client } from '../../loadtest/client.ts';
-import { insertAtParagraphEnds, NEEDLES, writeNeedleDocument } from '../../loadtest/needle-documents.ts';
+import { assemble, insertAll, NEEDLES, partsOf, planNeedles, snapToLines, writeNeedleDocument, type TokenizedBook } from '../../loadtest/needle-documents.ts';
 import { IN_PROMPT_LENGTH, parseNeedleOptions } from '../../loadtest/needle-options.ts';
-import { answersInPrompt, findsNeedle, fitDocument, tokensOf, type Target } from '../../loadtest/needle-tests.ts';
+import { answersInPrompt, buildDocument, findsNeedle, tokenizeBook, tokensOf, type Target } from '../../loadtest/needle-tests.ts';
 import { readBook } from '../../loadtest/prompts.ts';
 import { answerJson, scriptedServer, type Answer } from './scripted-server.ts';
 
-const NEEDLE = /One of the special magic numbers for ([a-z]+-[a-z]+) is: (\d{7})\./g;
 const closing: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of closing.splice(0)) await close();
 });
 
-describe('writeNeedleDocument', () => {
-  const book = readBook();
+/** A book of lines of `lineTokens` tokens; its ids are 1000, 1001, ... */
+function bookOf(tokens: number, lineTokens: number): TokenizedBook {
+  const ids = Array.from({ length: tokens }, (_, i) => 1000 + i);
+  return { ids, endsLine: ids.map((_, i) => i % lineTokens === lineTokens - 1) };
+}
 
+/** Needle i is two tokens: i and 100 + i. */
+const PARTS = { opening: [500, 501], closing: [502], sentences: Array.from({ length: NEEDLES }, (_, i) => [i, 100 + i]) };
+
+describe('planNeedles', () => {
+  it('gives 16 needles with distinct keys and seven digits, one of them asked, in 16 ascending places', () => {
+    for (let seed = 0; seed < 50; seed++) {
+      const { needles, asked, places } = planNeedles(seed);
+      expect(new Set(needles.map(({ key }) => key)).size).toBe(NEEDLES);
+      expect(needles.every(({ value }) => /^[1-9]\d{6}$/.test(value))).toBe(true);
+      expect(needles).toContain(asked);
+      expect(places).toEqual([...places].sort((a, b) => a - b));
+    }
+    expect(planNeedles(3)).toEqual(planNeedles(3));
+    expect(planNeedles(3)).not.toEqual(planNeedles(4));
+  });
+
+  it('asks for the number of the asked needle, in the words of its sentence', () => {
+    const plan = planNeedles(5);
+    const { closing, sentences } = partsOf(plan);
+    expect(closing).toContain(`number for ${plan.asked.key} mentioned`);
+    expect(sentences).toContain(` One of the special magic numbers for ${plan.asked.key} is: ${plan.asked.value}.`);
+  });
+});
+
+describe('assemble', () => {
+  it('gives prompts of exactly the wanted length: book in order, every needle whole and at the beginning of a line', () => {
+    for (let seed = 0; seed < 30; seed++) {
+      const ids = assemble(bookOf(5000, 7), planNeedles(seed), PARTS, 1024 + seed);
+      expect(ids).toHaveLength(1024 + seed);
+      expect(ids.slice(0, 2)).toEqual(PARTS.opening);
+      expect(ids.at(-1)).toBe(502);
+      const text = ids.filter((id) => id >= 1000);
+      expect(text.every((id, i) => i === 0 || id === (text[i - 1]! === 5999 ? 1000 : text[i - 1]! + 1))).toBe(true);
+      for (let needle = 0; needle < NEEDLES; needle++) {
+        const at = ids.indexOf(needle);
+        expect(ids[at + 1]).toBe(100 + needle);
+        expect(ids[at + 2] === 502 || (ids[at - 1]! - 1000) % 7 === 6).toBe(true);
+      }
+    }
+  });
+
+  it('refuses a length that the needles alone exceed, with both numbers', () => {
+    expect(() => assemble(bookOf(100, 7), planNeedles(1), PARTS, 20)).toThrow(/20 tokens .* take 35/);
+  });
+});
+
+describe('snapToLines and insertAll', () => {
+  it('move places behind ends of lines, each to one of its own, and to the end when lines run out', () => {
+    expect(snapToLines([0, 1, 3, 9, 9], 10, (i) => i % 3 === 2)).toEqual([3, 6, 9, 10, 10]);
+  });
+
+  it('change nothing but the insertions', () => {
+    expect(insertAll([1, 2, 3], [1, 3, 3], [[10], [20, 21], [30]])).toEqual([1, 10, 2, 3, 20, 21, 30]);
+  });
+});
+
+describe('writeNeedleDocument', () => {
   it('holds 16 distinct needles at paragraph ends and asks for one of them', () => {
     for (let seed = 0; seed < 20; seed++) {
-      const { content, value } = writeNeedleDocument(book, seed, 60_000);
-      const needles = [...content.matchAll(NEEDLE)];
-      expect(needles).toHaveLength(NEEDLES);
+      const { content, value } = writeNeedleDocument(readBook(), seed, 60_000);
+      const needles = [...content.matchAll(/ One of the special magic numbers for ([a-z]+-[a-z]+) is: (\d{7})\./g)];
       expect(new Set(needles.map((needle) => needle[1])).size).toBe(NEEDLES);
       const asked = /number for ([a-z]+-[a-z]+) mentioned/.exec(content)![1];
       expect(needles.find((needle) => needle[1] === asked)![2]).toBe(value);
       for (const needle of needles) expect(content.slice(needle.index + needle[0].length)).toMatch(/^( One of the special|\n\n)/);
     }
-  });
-
-  it('is the same for the same seed, and its needles do not depend on its length', () => {
-    expect(writeNeedleDocument(book, 3, 9000)).toEqual(writeNeedleDocument(book, 3, 9000));
-    const needlesOf = (chars: number): string[] => [...writeNeedleDocument(book, 3, chars).content.matchAll(NEEDLE)].map((needle) => needle[0]);
-    expect(needlesOf(9000)).toEqual(needlesOf(200_000));
-  });
-});
-
-describe('insertAtParagraphEnds', () => {
-  it('changes nothing but the insertions', () => {
-    expect(insertAtParagraphEnds('one\n\ntwo\n\nthree', [0, 1, 6, 12], ['A.', 'B.', 'C.', 'D.'])).toBe('one A. B.\n\ntwo C.\n\nthree D.');
   });
 });
 
@@ -49,18 +95,18 @@ describe('needle options', () => {
   });
 });
 
-/** A server with one token per five characters of the template, and one per character of an answer. */
+/** A server whose tokens are five characters each, or a newline. */
 async function targetOf(completions: Answer): Promise<Target> {
   const server = await scriptedServer({
     '/tokenize': (body, response) => {
-      const { content } = (body['messages'] as { content: string }[])[0]!;
-      answerJson(response, { tokens: Array.from({ length: Math.ceil(content.length / 5) + 9 }, () => 1) });
+      const token_strs = (body['prompt'] as string).match(/[^\n]{1,5}|\n/g) ?? [];
+      answerJson(response, { tokens: token_strs.map((text) => text.charCodeAt(0)), token_strs: body['return_token_strs'] === true ? token_strs : null });
     },
     '/v1/completions': completions,
   });
   const client = new Client(server.baseUrl);
   closing.push(() => client.close(), server.close);
-  return { client, model: 'tiny', book: readBook() };
+  return { client, model: 'tiny', book: await tokenizeBook(client, readBook().slice(0, 50_000)) };
 }
 
 describe('needle tests', () => {
@@ -68,18 +114,10 @@ describe('needle tests', () => {
   const answer = 'It is 7654321.';
   const characters = Array.from(answer);
 
-  it('fit a document to within 64 tokens below the wanted length', async () => {
+  it('build prompts of exactly the wanted length', async () => {
     const target = await targetOf(() => undefined);
-    for (const tokens of [1024, 4096, 16_384]) {
-      const { promptIds } = await fitDocument(target, tokens, tokens);
-      expect(tokens - promptIds.length).toBeGreaterThanOrEqual(0);
-      expect(tokens - promptIds.length).toBeLessThanOrEqual(64);
-    }
-  });
-
-  it('refuse a length that the needles alone exceed', async () => {
-    const target = await targetOf(() => undefined);
-    await expect(fitDocument(target, 1, 100)).rejects.toThrow('too short');
+    expect(target.book.endsLine.filter(Boolean).length).toBeGreaterThan(100);
+    for (const tokens of [1024, 4096, 16_384]) expect((await buildDocument(target, tokens, tokens)).promptIds).toHaveLength(tokens);
   });
 
   it('ask greedily with the given attention and look for the seven digits', async () => {
