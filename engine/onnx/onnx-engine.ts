@@ -36,6 +36,7 @@ const CALIBRATION_TOKENS = 256;
 
 export async function createOnnxEngine(options: OnnxEngineOptions): Promise<OnnxEngine> {
   const { spec, weights, precision, threads } = options;
+  turnOffTelemetry();
   const graph = new Graph();
   const logits = decode(new GraphOps({ graph, spec, weights, precision }), spec);
   graph.output('logits', logits, 'float32', ['rows', spec.vocab]);
@@ -48,6 +49,14 @@ export async function createOnnxEngine(options: OnnxEngineOptions): Promise<Onnx
   const engine = new OnnxEngine(session, options);
   if (precision === 'int8') await engine.calibrate();
   return engine;
+}
+
+/**
+ * From 1.29 on ONNX Runtime reports its use to its maker over the network and keeps a device id on disk, unless this
+ * stands in the environment before the first session of the process.
+ */
+function turnOffTelemetry(): void {
+  process.env['ORT_DISABLE_TELEMETRY'] = '1';
 }
 
 export class OnnxEngine implements Engine {
