@@ -41,6 +41,7 @@ export class Loop {
   readonly #commit: Commit;
   #inbox: Command[] = [];
   #failedSteps = 0;
+  #lastFailure = '';
 
   constructor(parts: LoopParts) {
     const { engine, options } = parts;
@@ -72,7 +73,7 @@ export class Loop {
     const plan = this.#scheduler.plan(this.#parts.now());
     if (plan.length > 0) await this.#run(plan);
     this.#report();
-    if (this.#failedSteps >= MAX_FAILED_STEPS) throw new Error(`${this.#failedSteps} steps failed in a row`);
+    if (this.#failedSteps >= MAX_FAILED_STEPS) throw new Error(`${this.#failedSteps} steps failed in a row: ${this.#lastFailure}`);
   }
 
   /** Ends everything that is left, for a reason that is not its own. */
@@ -105,8 +106,8 @@ export class Loop {
 
   #failStep(plan: readonly PlannedChunk[], error: unknown): void {
     this.#failedSteps++;
-    const message = error instanceof Error ? error.message : String(error);
-    for (const sequence of new Set(plan.map((chunk) => chunk.sequence))) this.#live.fail(sequence, 'engine_failed', message);
+    this.#lastFailure = error instanceof Error ? error.message : String(error);
+    for (const sequence of new Set(plan.map((chunk) => chunk.sequence))) this.#live.fail(sequence, 'engine_failed', this.#lastFailure);
   }
 
   #count(plan: readonly PlannedChunk[], { pagesRead, pagesScored }: StepResult, ms: number): void {

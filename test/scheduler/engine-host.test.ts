@@ -90,7 +90,7 @@ describe('an engine host', () => {
       await inbox.until(hasEnded(id));
     }
     await running.closed;
-    expect(inbox.messages.at(-1)).toEqual({ type: 'fatal', message: '2 steps failed in a row' });
+    expect(inbox.messages.at(-1)).toEqual({ type: 'fatal', message: '2 steps failed in a row: no device' });
   });
 });
 

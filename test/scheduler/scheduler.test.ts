@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { SequenceEvent } from '../../scheduler/messages.ts';
 import { alone, bench, dense, greedy, metricsOf, prompt, recording, request, timed, typesOf as types, type Bench } from './build.ts';
+import { ListEngine } from './list-engine.ts';
 
 describe('a request', () => {
   test('ends at its number of tokens, with events in order', async () => {
@@ -192,6 +193,37 @@ describe('prefixes', () => {
       await busy.finish();
     }
     expect([0, 1, 2, 3].map((id) => metricsOf(busy, id).cachedTokens)).toEqual([0, 0, 0, 960]);
+  });
+});
+
+describe('prefixes under page selection', () => {
+  const lserve = { ...dense, attention: 'lserve' as const };
+
+  /** Runs requests one after the other on one engine, each compared with a run of its own. */
+  async function inTurn(busy: Bench, each: ReturnType<typeof request>): Promise<void> {
+    busy.submit(each);
+    await busy.finish();
+    const own = bench({ engine: new ListEngine(256) });
+    own.submit(each);
+    await own.finish();
+    expect(busy.tokensOf(each.id)).toEqual(own.tokensOf(each.id));
+  }
+
+  test('are not shared by prompts that part within a span, whose queries select together', async () => {
+    const busy = bench({ engine: new ListEngine(256) });
+    const promptIds = prompt(1, 1200).map((token) => token % 300);
+    for (const [id, parting] of [1100, 960, 970, 1023, 1024].entries()) {
+      await inTurn(busy, request(id, { attention: lserve, promptIds: promptIds.map((token, i) => (i < parting ? token : (token + id) % 300)) }));
+    }
+    expect([1, 2, 3, 4].map((id) => metricsOf(busy, id).cachedTokens)).toEqual([896, 896, 896, 1024]);
+  });
+
+  test('do not contain what decode computed with a selection of its own', async () => {
+    const busy = bench({ engine: new ListEngine(256) });
+    const promptIds = prompt(1, 900).map((token) => token % 300);
+    await inTurn(busy, request(1, { attention: lserve, promptIds, maxTokens: 300 }));
+    await inTurn(busy, request(2, { attention: lserve, promptIds: Int32Array.from([...promptIds, ...busy.tokensOf(1), 1, 2]) }));
+    expect(metricsOf(busy, 2).cachedTokens).toBe(896);
   });
 });
 
