@@ -66,7 +66,9 @@ describe('a KV cache', () => {
     expect([find('abcd'), find('abcx'), find('abc'), find('ax')]).toEqual([4, 2, 2, 0]);
     const other = share('abcx');
     expect(other.table.entries[2]).not.toBe(one.table.entries[2]);
-    expect(find('abcx')).toBe(4);
+    for (const [letters, pages] of [['abcd', one], ['abcx', other]] as const) {
+      expect(cache.match('n', asked(letters), 128).pages).toEqual([...pages.table.entries]);
+    }
   });
 
   test('ends a match at a whole span when the end of the next is evicted', () => {

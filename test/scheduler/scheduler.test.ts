@@ -212,10 +212,10 @@ describe('prefixes under page selection', () => {
   test('are not shared by prompts that part within a span, whose queries select together', async () => {
     const busy = bench({ engine: new ListEngine(256) });
     const promptIds = prompt(1, 1200).map((token) => token % 300);
-    for (const [id, parting] of [1100, 960, 970, 1023, 1024].entries()) {
-      await inTurn(busy, request(id, { attention: lserve, promptIds: promptIds.map((token, i) => (i < parting ? token : (token + id) % 300)) }));
+    for (const [id, parting] of [1100, 960, 970, 1023, 1024, 960].entries()) {
+      await inTurn(busy, request(id, { attention: lserve, promptIds: promptIds.map((token, i) => (i < parting ? token : (token + parting) % 300)) }));
     }
-    expect([1, 2, 3, 4].map((id) => metricsOf(busy, id).cachedTokens)).toEqual([896, 896, 896, 1024]);
+    expect([1, 2, 3, 4, 5].map((id) => metricsOf(busy, id).cachedTokens)).toEqual([896, 896, 896, 1024, 1152]);
   });
 
   test('do not contain what decode computed with a selection of its own', async () => {
