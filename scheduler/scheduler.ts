@@ -32,6 +32,8 @@ export interface SchedulerParts {
 
 /** Share of all pages that stays free when a sequence starts beside others, so that those can grow. */
 const WATERMARK = 0.01;
+/** A step that no stream waits for is bounded too: newcomers and aborts wait for its end. Deep dense prefill reaches it. */
+const MAX_STEP_MS = 1000;
 /** Tokens a preempted sequence generates before it may be preempted in favour of another again. */
 const MIN_PROGRESS_TOKENS = 64;
 
@@ -132,12 +134,12 @@ export class Scheduler {
   #schedulePrefills(): void {
     const numDecodes = this.#scheduled.size;
     let tokensLeft = this.#options.stepTokens - numDecodes;
-    let msLeft = numDecodes === 0 ? Infinity : this.#options.targetGapMs - this.#cost.decodeStepMs;
+    let msLeft = numDecodes === 0 ? MAX_STEP_MS : this.#options.targetGapMs - this.#cost.decodeStepMs;
     for (const sequence of this.#prefilling()) {
       if (sequence.state !== 'running') continue; // Gave way to one before it.
       const msPerToken = this.#msPerToken(sequence);
       const isFirst = this.#scheduled.size === numDecodes;
-      const allowance = Math.min(tokensLeft, tokensWithin(msLeft, msPerToken));
+      const allowance = Math.min(tokensLeft, tokensWithin(msLeft, msPerToken, numDecodes === 0 ? tokensLeft : 0));
       const tokens = wholeSpans(sequence, isFirst ? Math.max(allowance, sequence.policy.spanTokens) : allowance);
       if (tokens === 0 || !this.#reserve(sequence, tokens)) continue;
       this.#scheduled.set(sequence, tokens);
@@ -189,8 +191,7 @@ export class Scheduler {
   }
 }
 
-/** Without a measured cost no more than the smallest chunk is sure to be short. */
-function tokensWithin(ms: number, msPerToken: number): number {
-  if (ms === Infinity) return Infinity;
-  return msPerToken === 0 ? 0 : Math.max(0, Math.floor(ms / msPerToken));
+/** `unmeasured`: what to do before any cost is known; beside streams only the smallest chunk is sure to be short. */
+function tokensWithin(ms: number, msPerToken: number, unmeasured: number): number {
+  return msPerToken === 0 ? unmeasured : Math.max(0, Math.floor(ms / msPerToken));
 }
