@@ -14,7 +14,7 @@ export interface SequencePages {
   readonly table: PageTable;
   /** Pages that are computed, and shared, as one. */
   readonly spanPages: number;
-  /** Leading pages that are in the prefix tree, as ours or as another's copy. */
+  /** Leading pages that are the prefix tree's. */
   numShared: number;
   /** Where they end in the tree, locked; null once nothing more is shared. */
   cursor: PrefixNode | null;
@@ -54,7 +54,7 @@ export class KvCache {
     return this.#tree.match(namespace, tokens.subarray(0, tokens.length - 1), spanTokens / PAGE_TOKENS);
   }
 
-  /** Pages that would be left for others to take after opening `match`. An upper bound while copies exist. */
+  /** Pages that would be left for others to take after opening `match`: what the tree has locked is held, all else can be evicted. */
   numAvailableAfter(match: PrefixMatch): number {
     const numAwakened = match.pages.reduce((sum, page) => sum + (this.#pool.numHolders(page) === 0 ? 1 : 0), 0);
     return this.#pool.numFree + this.#pool.numKeptOnly - numAwakened;
@@ -80,15 +80,25 @@ export class KvCache {
     return true;
   }
 
-  /** Shares the first `numTokens` of `text`, whose keys and values are written. Whole spans. */
+  /**
+   * Shares the first `numTokens` of `text`, whose keys and values are written. Whole spans. Of a page that another
+   * sequence shared before, the table takes that one and gives its own copy back: a locked copy that nobody holds
+   * could be neither read nor evicted.
+   */
   commit(pages: SequencePages, text: Int32Array, numTokens: number): void {
     const { table: { entries }, spanPages } = pages;
     for (; pages.cursor !== null && pages.numShared * PAGE_TOKENS < numTokens; pages.numShared++) {
       const page = entries[pages.numShared]!;
       const { node, isKept } = this.#tree.extend(pages.cursor, text, { index: pages.numShared, page, spanPages });
       if (isKept) this.#pool.keep(page);
+      else this.#replace(pages, node.page!);
       pages.cursor = node;
     }
+  }
+
+  #replace({ table, numShared }: SequencePages, known: number): void {
+    this.#pool.hold(known);
+    this.#pool.drop(table.replace(numShared, known));
   }
 
   /**
@@ -120,6 +130,7 @@ export class KvCache {
     for (const node of this.#tree.nodes()) {
       check(!kept.has(node.page!), `page ${node.page} is in the tree twice`);
       kept.add(node.page!);
+      check(node.locks === 0 || holders[node.page!]! > 0, `page ${node.page} is locked ${node.locks} times and held by nobody`);
       check(node.locks === (locks.get(node) ?? 0), `node of page ${node.page}: ${node.locks} locks, ${locks.get(node) ?? 0} cursors`);
       check(this.#tree.isIdle(node) === (node.locks === 0 && node.children.size === 0), `page ${node.page} is filed wrongly for eviction`);
     }

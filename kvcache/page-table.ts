@@ -35,6 +35,13 @@ export class PageTable {
     this.#entries[this.#length++] = page;
   }
 
+  /** Puts another page in an entry that is not released; returns the page it had. */
+  replace(index: number, page: number): number {
+    const replaced = this.#entries[index]!;
+    this.#entries[index] = page;
+    return replaced;
+  }
+
   /** Marks a range released and returns the pages it had. Ranges of one table start at the same entry and grow. */
   release(range: { from: number; to: number }): Int32Array {
     const from = Math.max(range.from, this.#releasedTo);

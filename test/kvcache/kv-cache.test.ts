@@ -106,7 +106,7 @@ describe('a KV cache', () => {
     expect([cache.numHeld, cache.numCached, cache.numFree]).toEqual([0, 1, 15]);
   });
 
-  test('keeps the first of two copies and leaks neither', () => {
+  test('gives up its copy of a page that is shared already', () => {
     const cache = newCache(8);
     const one = cache.open(cache.match('n', asked('ab'), 64));
     const two = cache.open(cache.match('n', asked('ab'), 64));
@@ -114,13 +114,26 @@ describe('a KV cache', () => {
       cache.reserve(pages, 192);
       cache.commit(pages, text('ab'), 128);
     }
-    expect(cache.numHeld).toBe(6);
+    expect(cache.numHeld).toBe(4);
+    expect(two.table.entries.subarray(0, 2)).toEqual(one.table.entries.subarray(0, 2));
     cache.commit(two, text('abc'), 192);
     cache.release(one);
     cache.checkIntegrity();
     cache.release(two);
     expect([cache.numHeld, cache.numCached, cache.numFree]).toEqual([0, 3, 5]);
     expect(matched(cache, 'abc')).toBe(3);
+  });
+
+  test('computes a known text again within the memory that it needs', () => {
+    const cache = newCache(5);
+    cache.release(compute(cache, 'abcd'));
+    const again = cache.open(cache.match('n', asked('a').subarray(0, 1), 64));
+    for (let tokens = 64; tokens <= 320; tokens += 64) {
+      expect(cache.reserve(again, tokens)).toBe(true);
+      cache.commit(again, text('abcde'), tokens);
+      cache.checkIntegrity();
+    }
+    expect([cache.numHeld, cache.numCached]).toEqual([5, 0]);
   });
 
   test('evicts the least recently used prefix first, from its end', () => {
