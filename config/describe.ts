@@ -1,6 +1,6 @@
 /**
- * The options table in words: the text of --help and docs/config.md. Called by server/main.ts and by docs.ts;
- * a test holds docs/config.md equal to what this makes.
+ * The options table in words: the text of --help and docs/config.md. Called by server/main.ts and by
+ * server/write-docs.ts; a test holds docs/config.md equal to what this makes.
  */
 import { type Option, type OptionName, allowed, flagName, groups, optionNames, options, variableName } from './options.ts';
 

@@ -1,7 +1,7 @@
 /**
  * One answer under way: the generations of its prompts, and all their choices in one index space (prompt * n +
  * choice). Turns engine events into what choices hold and tells a listener; ends when every choice has ended, or with
- * the error of the first that failed. Knows no HTTP. Made by generate.ts; read once, by collect.ts or stream.ts.
+ * the error of the first that failed. Knows no HTTP. Made by submit.ts; read once, by generate.ts or stream.ts.
  */
 import type { SequenceEvent, SequenceMetrics, TokenLogprob } from '../../scheduler/messages.ts';
 import { failureError } from '../errors.ts';

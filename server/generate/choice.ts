@@ -1,7 +1,7 @@
 /**
  * One choice of an answer on its way from tokens to text: decodes, watches for stop strings, keeps what has not been
  * sent yet, and how it ended. Log-probabilities wait until the text of their token is let go, so that they match what
- * the client reads. Knows no chunk format and no socket. Made by answer.ts, read by stream.ts and collect.ts.
+ * the client reads. Knows no chunk format and no socket. Made by submit.ts; stream.ts and the formats take from it.
  */
 import type { FinishReason, SequenceEvent, SequenceMetrics, TokenLogprob } from '../../scheduler/messages.ts';
 import { StopStrings } from '../../tokenizer/stop-strings.ts';

@@ -1,7 +1,7 @@
 /**
  * What the two endpoints shape differently: the answer's object, and the entries of `choices` in a stream's chunks.
  * Entries are built as JSON text around JSON.stringify(text), since a stream makes one for every token. Implemented
- * by chat-format.ts and completion-format.ts, called by collect.ts and stream.ts.
+ * by chat-format.ts and completion-format.ts, called by generate.ts and stream.ts.
  */
 import type { Answer, PromptRun } from './answer.ts';
 import type { Choice, Delta } from './choice.ts';

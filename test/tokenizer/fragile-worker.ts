@@ -1,4 +1,4 @@
-/** A worker for worker-pool.test.ts: answers, throws or dies, as its task says. */
+/** A worker for text-service.test.ts: answers, throws or dies, as its task says. */
 import { resourceLimits } from 'node:worker_threads';
 
 export function run(task: string): string {
