@@ -15,7 +15,7 @@ export function scoreToken(logits: Float32Array, token: number, numTop: number):
   return { ...score(token), top: largest(logits, numTop).map(score) };
 }
 
-export function logSumExp(logits: Float32Array): number {
+function logSumExp(logits: Float32Array): number {
   const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   let sum = 0;
   for (const logit of logits) sum += Math.exp(logit - max);

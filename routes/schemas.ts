@@ -14,7 +14,7 @@ interface Bounds {
   readonly maximum: number;
 }
 
-export const optionalNumber = (bounds: Bounds, description: string) =>
+const optionalNumber = (bounds: Bounds, description: string) =>
   Type.Optional(Type.Unsafe<number | null>({ type: ['number', 'null'], ...bounds, description }));
 
 export const optionalInteger = (bounds: Bounds, description: string) =>
@@ -55,7 +55,7 @@ export const LongContext = Type.Object(longContext, {
 });
 export type LongContext = Static<typeof LongContext>;
 
-export const StreamOptions = Type.Unsafe<{ include_usage?: boolean | null; continuous_usage_stats?: boolean | null } | null>({
+const StreamOptions = Type.Unsafe<{ include_usage?: boolean | null; continuous_usage_stats?: boolean | null } | null>({
   type: ['object', 'null'],
   properties: {
     include_usage: { type: ['boolean', 'null'], description: 'End the stream with a chunk that has the usage and no choices.' },

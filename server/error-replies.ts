@@ -1,6 +1,6 @@
 /**
  * Anything that goes wrong in a request -> OpenAI's error body with its headers. Knows Fastify's own errors and the
- * table (errors.ts), no route. Installed by app.ts; sse.ts uses toClientError for streams that have begun.
+ * table (errors.ts), no route. Installed by app.ts.
  */
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError, apiError, toApiError, toErrorBody } from './errors.ts';
@@ -21,7 +21,7 @@ export function frameworkError(error: unknown, request: FastifyRequest, reply: F
   void sendError(reply.header('x-request-id', request.id), toClientError(error, request));
 }
 
-export function sendError(reply: FastifyReply, error: ApiError): FastifyReply {
+function sendError(reply: FastifyReply, error: ApiError): FastifyReply {
   return reply.code(error.status).headers(errorHeaders(error)).send(toErrorBody(error));
 }
 
@@ -34,7 +34,7 @@ function errorHeaders({ retry, retryAfterMs }: ApiError): Record<string, string>
 }
 
 /** Whatever was thrown, by a handler or by Fastify before it, as an error of ours. */
-export function toClientError(error: unknown, request: FastifyRequest): ApiError {
+function toClientError(error: unknown, request: FastifyRequest): ApiError {
   return isFastifyError(error) ? fromFastify(error, request) : toApiError(error);
 }
 

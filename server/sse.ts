@@ -7,7 +7,7 @@ import type { FastifyReply } from 'fastify';
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 
 /** Ends every stream, also after an error: some parsers wait for it. */
-export const DONE = 'data: [DONE]\n\n';
+const DONE = 'data: [DONE]\n\n';
 const KEEP_ALIVE = ': keep-alive\n\n';
 
 /** One event. JSON text has no line break outside JSON.stringify's own escapes. */

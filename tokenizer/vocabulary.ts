@@ -62,7 +62,7 @@ export class Vocabulary {
 }
 
 /** Whether a component or one inside it is of this type. */
-export function mentions(component: Component | null | undefined, type: string): boolean {
+function mentions(component: Component | null | undefined, type: string): boolean {
   return flatten(component).some((part) => part.type === type);
 }
 
