@@ -98,7 +98,7 @@ export const sharedParameters = {
   deadline_ms: optionalInteger({ minimum: 1, maximum: 86_400_000 }, 'The answer must be complete this long after it arrived; refused at once if the backlog makes that impossible.'),
   cache_salt: optionalString(256, 'Requests share cached prefixes only under the same salt.'),
   prompt_cache_key: optionalString(256, 'Accepted as a hint. Any two requests with equal prefixes share them already; use cache_salt to keep prefixes apart.'),
-  long_context: Type.Optional(LongContext),
+  long_context: Type.Optional(Type.Unsafe<LongContext | null>({ ...LongContext, type: ['object', 'null'] })),
   user: accepted(),
   metadata: accepted(),
   store: accepted(),

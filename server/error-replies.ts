@@ -2,18 +2,30 @@
  * Anything that goes wrong in a request -> OpenAI's error body with its headers. Knows Fastify's own errors and the
  * table (errors.ts), no route. Installed by app.ts.
  */
+import type { IncomingMessage } from 'node:http';
+import { finished } from 'node:stream/promises';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError, apiError, toApiError, toErrorBody } from './errors.ts';
 import { validationError } from './validation-errors.ts';
 
+/** How long the rest of a body that is too large is read. */
+const DISCARD_MS = 5000;
+
 export function installErrorReplies(app: FastifyInstance): void {
   const methodsOf = recordMethods(app);
-  app.setErrorHandler((error, request, reply) => {
+  app.setErrorHandler(async (error, request, reply) => {
     const answer = toClientError(error, request);
-    if (answer.status >= 500) request.log.error({ err: error, code: answer.code }, 'request failed');
+    if (answer.status === 500) request.log.error({ err: error, code: answer.code }, 'request failed');
+    if (answer.code === 'request_too_large') await discardBody(request.raw);
     return sendError(reply, answer);
   });
   app.setNotFoundHandler((request, reply) => sendError(reply, notFound(request, reply, methodsOf(pathOf(request.url)))));
+}
+
+/** Most clients read no answer before their whole body is sent: a connection closed on them looks broken. */
+async function discardBody(body: IncomingMessage): Promise<void> {
+  body.resume();
+  await finished(body, { signal: AbortSignal.timeout(DISCARD_MS) }).catch(() => undefined); // Gone or too slow: answered anyway.
 }
 
 /** For errors that Fastify finds before its hooks run, such as a path that cannot be decoded. */

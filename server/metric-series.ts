@@ -3,7 +3,7 @@
  * which break no query), and our own under `longspan:`. Declarations only; metrics.ts and request-record.ts fill
  * them, engine-gauges.ts adds what is read from the engine at a scrape.
  */
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry, Summary } from 'prom-client';
 
 const fine = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2];
 const buckets = {
@@ -103,12 +103,13 @@ function httpSeries() {
   const registry = new Registry();
   const { counter, histogram } = makers(registry);
   const byHandler = ['handler', 'method'] as const;
+  const size = (name: string, help: string) => new Summary({ name, help, labelNames: ['handler'], percentiles: [], registers: [registry] });
   return {
     registry,
     requests: counter('http_requests_total', 'Requests by handler, method and status class.', ...byHandler, 'status'),
     duration: new Histogram({ name: 'http_request_duration_seconds', help: 'Duration by handler.', labelNames: byHandler, buckets: buckets.http, registers: [registry] }),
     durationFine: histogram('http_request_duration_highr_seconds', 'Duration of all requests, finely.', buckets.httpFine),
-    requestBytes: counter('http_request_size_bytes', 'Bytes of request bodies.', 'handler'),
-    responseBytes: counter('http_response_size_bytes', 'Bytes of response bodies of known length.', 'handler'),
+    requestBytes: size('http_request_size_bytes', 'Bytes of request bodies.'),
+    responseBytes: size('http_response_size_bytes', 'Bytes of response bodies of known length.'),
   };
 }

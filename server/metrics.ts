@@ -70,8 +70,8 @@ export class Metrics {
     http.requests.inc({ handler, method, status: `${Math.floor(status / 100)}xx` });
     http.duration.observe({ handler, method }, seconds);
     http.durationFine.observe(seconds);
-    http.requestBytes.inc({ handler }, requestBytes);
-    http.responseBytes.inc({ handler }, responseBytes);
+    http.requestBytes.observe({ handler }, requestBytes);
+    http.responseBytes.observe({ handler }, responseBytes);
   }
 
   readonly contentType = 'text/plain; version=0.0.4; charset=utf-8';

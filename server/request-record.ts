@@ -2,7 +2,7 @@
  * What metrics keep of one request between its admission and its end: whoever reads its events shows them to
  * `see` and calls `end` when done. Made by Metrics.requestStarted; knows series, no HTTP.
  */
-import type { SequenceEvent, SequenceMetrics } from '../scheduler/messages.ts';
+import type { SequenceEvent } from '../scheduler/messages.ts';
 import type { Series } from './metric-series.ts';
 
 export interface RequestFacts {
@@ -13,6 +13,8 @@ export interface RequestFacts {
   readonly maxTokens: number;
 }
 
+type Finished = Extract<SequenceEvent, { type: 'finished' }>;
+
 export class RequestRecord {
   readonly #series: Series;
   readonly #facts: RequestFacts;
@@ -21,7 +23,7 @@ export class RequestRecord {
   /** [choices] */
   readonly #ended: boolean[];
   #cachedTokens = 0;
-  #prefilled = false;
+  #promptCounted = false;
   #longestChoice = 0;
   #closed = false;
 
@@ -39,7 +41,7 @@ export class RequestRecord {
     switch (event.type) {
       case 'started': this.#cachedTokens = event.cachedTokens; break;
       case 'tokens': this.#tokens(event.choice, event.tokens.length); break;
-      case 'finished': this.#finished(event.choice, event.reason, event.metrics); break;
+      case 'finished': this.#finished(event); break;
       case 'failed': this.#failed(event.choice, event.code); break;
       case 'progress':
       case 'prompt':
@@ -61,25 +63,30 @@ export class RequestRecord {
 
   #tokens(choice: number, count: number): void {
     const now = performance.now();
-    if (!this.#prefilled) this.#prefillDone(now);
+    if (!this.#promptCounted) this.#series.firstToken.observe((now - this.#facts.arrivedMs) / 1000);
+    this.#countPrompt();
     const before = this.#tokenAtMs[choice] ?? null;
     if (before !== null) this.#series.tokenGap.observe((now - before) / 1000);
     this.#tokenAtMs[choice] = now;
     this.#series.generationTokens.inc(count);
   }
 
-  #prefillDone(now: number): void {
-    this.#prefilled = true;
-    const { promptTokens, arrivedMs } = this.#facts;
-    this.#series.firstToken.observe((now - arrivedMs) / 1000);
+  #countPrompt(): void {
+    if (this.#promptCounted) return;
+    this.#promptCounted = true;
+    const { promptTokens } = this.#facts;
     this.#series.promptTokens.inc(promptTokens);
     this.#series.cachedTokens.inc(this.#cachedTokens);
     this.#series.tokensBySource.inc({ source: 'local_cache_hit' }, this.#cachedTokens);
     this.#series.tokensBySource.inc({ source: 'local_compute' }, promptTokens - this.#cachedTokens);
   }
 
-  #finished(choice: number, reason: string, metrics: SequenceMetrics): void {
-    const { queueMs, prefillMs, decodeMs, generatedTokens, draftedTokens } = metrics;
+  /** A stop token was generated too, though it is not sent. Without any token (max_tokens 0) the prompt still counts. */
+  #finished({ choice, reason, stopToken, metrics }: Finished): void {
+    if (stopToken !== null) this.#tokens(choice, 1);
+    this.#countPrompt();
+    const { queueMs, prefillMs, decodeMs, draftedTokens } = metrics;
+    const generatedTokens = metrics.generatedTokens + (stopToken === null ? 0 : 1);
     const series = this.#series;
     this.#ended[choice] = true;
     this.#longestChoice = Math.max(this.#longestChoice, generatedTokens);

@@ -40,9 +40,11 @@ export interface ServedModelOptions {
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** The name in the API: as asked, else the folder's. */
+/** The name in the API: as asked, else the folder's; in a Hugging Face cache folders are named by commit, and the model stands above. */
 export function servedName({ folder, name }: Pick<ServedModelOptions, 'folder' | 'name'>): string {
-  return name === '' ? basename(resolve(folder)) : name;
+  const path = resolve(folder);
+  const cached = /models--([^/\\]+)[/\\]snapshots[/\\][^/\\]+$/.exec(path)?.[1];
+  return name !== '' ? name : cached?.replaceAll('--', '/') ?? basename(path);
 }
 
 export async function readServedModel(options: ServedModelOptions): Promise<ServedModel> {
@@ -91,11 +93,11 @@ function positive(value: unknown): number | null {
 async function readJson(path: string): Promise<Json> {
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return '{}';
-    throw error;
+    throw new Error(`${path}: cannot be read (${error instanceof Error ? error.message : String(error)})`);
   });
   try {
     const content: unknown = JSON.parse(text);
-    if (typeof content === 'object' && content !== null) return content as Json;
+    if (typeof content === 'object' && content !== null && !Array.isArray(content)) return content as Json;
   } catch (error) {
     throw new Error(`${path}: not valid JSON (${error instanceof Error ? error.message : String(error)})`);
   }

@@ -48,7 +48,7 @@ function join(path: string, segment: string): string {
 }
 
 const typeNames: Readonly<Record<string, string>> = {
-  string: 'a string', integer: 'an integer', number: 'a decimal', boolean: 'a boolean', array: 'an array', object: 'an object', null: 'null',
+  string: 'a string', integer: 'an integer', number: 'a decimal', boolean: 'a boolean', array: 'an array', object: 'an object', null: 'null', infinite: 'a number out of range',
 };
 
 function typeError(param: string, types: unknown, data: unknown): ApiError {
@@ -61,6 +61,7 @@ function typeError(param: string, types: unknown, data: unknown): ApiError {
 function typeOf(value: unknown): string {
   if (value === null || value === undefined) return 'null';
   if (Array.isArray(value)) return 'array';
+  if (value === Infinity || value === -Infinity) return 'infinite'; // 1e999 is valid JSON
   return Number.isInteger(value) ? 'integer' : typeof value;
 }
 

@@ -103,7 +103,7 @@ function checkPrompts({ model, engine }: Services, { call, settings, prompts, vo
 /** The engine's clock starts at the submission, the client's at the arrival. */
 function remaining(deadlineMs: number | null, elapsedMs: number): number | null {
   if (deadlineMs === null) return null;
-  if (elapsedMs < deadlineMs) return deadlineMs - elapsedMs;
+  if (elapsedMs < deadlineMs) return Math.ceil(deadlineMs - elapsedMs);
   throw apiError('deadline_exceeded', { reason: `reading the prompt took ${Math.ceil(elapsedMs)} ms of ${deadlineMs}.` });
 }
 
