@@ -45,7 +45,7 @@ export interface EngineSpec {
   /** See HeadGeometry.headOrder. */
   readonly headOrder: Int32Array | null;
   /** True when keys depend on Chunk.promptTokens (dynamic RoPE): prefixes of unequal prompts are then not shared. */
-  readonly keysDependOnPromptLength?: boolean;
+  readonly keysDependOnPromptLength: boolean;
   /** Bytes of KV memory (statistics included) per token. */
   readonly kvBytesPerToken: number;
 }

@@ -127,7 +127,7 @@ export class LiveSequences {
     const namespace = JSON.stringify([
       request.cacheSalt,
       policy.prefixNamespace,
-      spec.keysDependOnPromptLength === true ? request.promptIds.length : null,
+      spec.keysDependOnPromptLength ? request.promptIds.length : null,
       this.#parts.prefixCache ? null : request.id,
     ]);
     return { request, policy, namespace, arrival: this.#numSubmitted++, submittedMs, startedMs: null };

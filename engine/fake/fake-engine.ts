@@ -48,7 +48,7 @@ export class FakeEngine implements Engine {
       engine: 'fake', precision: 'none', layers, kvHeads, vocab, contextLength,
       slidingWindow: options.slidingWindow ?? new Array<null>(layers).fill(null),
       headOrder: options.headOrder ?? null,
-      kvBytesPerToken: Int32Array.BYTES_PER_ELEMENT,
+      keysDependOnPromptLength: false, kvBytesPerToken: Int32Array.BYTES_PER_ELEMENT,
     };
     this.#avoid = new Set(options.avoid);
     this.#rows = new LogitRows(vocab);

@@ -20,7 +20,7 @@ export class ListEngine implements Engine {
     this.#values = new Int32Array(pages * PAGE_TOKENS);
     this.spec = {
       engine: 'list', precision: 'none', layers: 2, kvHeads: 2, vocab: 300, contextLength: 100_000,
-      slidingWindow: [null, null], headOrder: Int32Array.of(1, 2, 0, 3), kvBytesPerToken: 4, ...spec,
+      slidingWindow: [null, null], headOrder: Int32Array.of(1, 2, 0, 3), keysDependOnPromptLength: false, kvBytesPerToken: 4, ...spec,
     };
   }
 

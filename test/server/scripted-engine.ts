@@ -5,7 +5,7 @@ import type { EngineGauges, EngineSpec, FromEngine, GenerationRequest, SequenceE
 
 export const spec: EngineSpec = {
   engine: 'scripted', precision: 'fp32', layers: 1, kvHeads: 1, vocab: 8192, contextLength: 4096,
-  slidingWindow: [null], headOrder: null, kvBytesPerToken: 4,
+  slidingWindow: [null], headOrder: null, keysDependOnPromptLength: false, kvBytesPerToken: 4,
 };
 
 export const gauges: EngineGauges = {
