@@ -43,6 +43,6 @@ function corsOptions(origins: readonly string[]) {
   return {
     origin: origins.includes('*') ? '*' : [...origins],
     methods: ['GET', 'HEAD', 'POST'],
-    exposedHeaders: ['x-request-id', 'retry-after', 'retry-after-ms', 'x-should-retry'],
+    exposedHeaders: ['x-request-id', 'retry-after', 'retry-after-ms', 'x-should-retry', 'x-longspan-ignored-parameters'],
   };
 }
