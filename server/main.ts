@@ -65,11 +65,15 @@ async function becomesReady({ engine, lifecycle }: Services): Promise<boolean> {
 
 /** Resolves with the URL of the API. */
 async function listen(app: FastifyInstance, { host, port }: Config): Promise<string> {
+  const { level } = app.log;
   try {
+    app.log.level = 'silent'; // Fastify would log the address, which is printed in the end.
     await app.listen({ host, port });
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
     throw new Error(code === 'EADDRINUSE' ? `port ${port} of ${host} is in use; --port takes another.` : `cannot listen on ${host}:${port} (${code}).`);
+  } finally {
+    app.log.level = level;
   }
   const bound = app.server.address() as AddressInfo;
   const shownHost = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;

@@ -42,6 +42,7 @@ describe('longspan', () => {
     const { url, output } = await ready();
     expect(output()).toMatch(/engine +fake/);
     expect(output()).toMatch(/threads \(/);
+    expect(output()).not.toMatch(/^\{/m); // no line of JSON among those for a person
     expect((await fetch(`${url}/ready`)).status).toBe(200);
     const answer = await (await completion(url, { max_tokens: 3 })).json() as { usage: { completion_tokens: number } };
     expect(answer.usage.completion_tokens).toBe(3);
