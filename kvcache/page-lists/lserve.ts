@@ -18,8 +18,8 @@ const RETRIEVAL_SINK_PAGES = 1;
 const RETRIEVAL_RECENT_PAGES = 2;
 /** One more page of the budget is kept for the partial page, so that `pick` is the same at every position. */
 const UNPICKED_PAGES = RETRIEVAL_SINK_PAGES + RETRIEVAL_RECENT_PAGES + 1;
-/** The smallest budget that leaves a page to pick; a smaller one counts as this. */
-export const MIN_BUDGET_TOKENS = (UNPICKED_PAGES + 1) * PAGE_TOKENS;
+/** The smallest budget that leaves a page to pick, and the smallest that the API takes; a smaller one counts as this. */
+const MIN_BUDGET_TOKENS = (UNPICKED_PAGES + 1) * PAGE_TOKENS;
 
 const RETRIEVAL = 0;
 const STREAMING = 1;

@@ -78,6 +78,11 @@ describe('lserve lists', () => {
     }
   });
 
+  test('pick one page under the smallest budget that the API takes', () => {
+    const picks = (tokenBudget: number) => policy({ attention: 'lserve', tokenBudget }, unwindowed).plan(table(2000), 2000, 1, 'decode').classes[0]!.pick;
+    expect([256, 320, 384].map(picks)).toEqual([1, 1, 2]);
+  });
+
   test('give the most streaming-like heads of the model a window', () => {
     const plan = policy({ attention: 'lserve', streamingHeads: 0.5 }, unwindowed).plan(table(2000), 2000, 1, 'decode');
     expect([...plan.classOf]).toEqual([1, 1, 0, 1, 0, 0]);

@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest';
+import { flagName, options, type Option } from '../../config/options.ts';
+import { LongContext } from '../../routes/schemas.ts';
 import { attentionSettings, appliedAttention, type AttentionDefaults, type HeadShape } from '../../server/generate/attention.ts';
 import { checkedMaxTokens, type LengthQuestion } from '../../server/generate/limits.ts';
 import { requestSettings, type SettingsContext } from '../../server/generate/settings.ts';
@@ -6,8 +8,14 @@ import { metricsObject, usage } from '../../server/generate/usage.ts';
 import type { SequenceMetrics } from '../../scheduler/messages.ts';
 
 const defaults: AttentionDefaults = {
-  attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0, selectionInterval: 4, sparsePrefill: true,
+  attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0, selectionInterval: 4,
+  renumberPositions: false, sparsePrefill: true,
 };
+function leastOf(field: string): number | null {
+  const entry = Object.entries<Option>(options).find(([name]) => flagName(name) === field.replaceAll('_', '-'));
+  return entry !== undefined && 'min' in entry[1] ? entry[1].min : null;
+}
+
 const ranked: HeadShape = { layers: 4, kvHeads: 2, headOrder: Int32Array.of(0, 1, 2, 3, 4, 5, 6, 7) };
 
 test('tokens are rounded up to whole pages and the share of heads to whole heads', () => {
@@ -18,6 +26,14 @@ test('tokens are rounded up to whole pages and the share of heads to whole heads
 
 test('what a request leaves out is the server\'s default', () => {
   expect(attentionSettings({}, { ...defaults, attention: 'lserve' }, ranked)).toMatchObject({ attention: 'lserve', tokenBudget: 4096, selectionInterval: 4 });
+  expect(attentionSettings({}, { ...defaults, renumberPositions: true }, ranked).renumberPositions).toBe(true);
+  expect(attentionSettings({ renumber_positions: false }, { ...defaults, renumberPositions: true }, ranked).renumberPositions).toBe(false);
+});
+
+test('a field of the request and the option of its name have the same least value', () => {
+  const bounded = Object.entries<object>(LongContext.properties).flatMap(([name, field]) => ('minimum' in field ? [[name, field.minimum]] : []));
+  expect(bounded).toHaveLength(5);
+  expect(bounded).toEqual(bounded.map(([name]) => [name, leastOf(String(name))]));
 });
 
 test('the applied values are those that the policy reads, no others', () => {
