@@ -16,6 +16,10 @@ export class IdBuffer {
   #ids = new Int32Array(1024);
   #length = 0;
 
+  get length(): number {
+    return this.#length;
+  }
+
   push(id: number): void {
     if (this.#length === this.#ids.length) this.#grow(1);
     this.#ids[this.#length++] = id;
@@ -29,9 +33,9 @@ export class IdBuffer {
     this.#length += length;
   }
 
-  /** A copy of exactly what was appended; its memory is the caller's to transfer. */
-  toIds(): Int32Array<ArrayBuffer> {
-    return this.#ids.slice(0, this.#length);
+  /** A copy of exactly what was appended, from `start` on; its memory is the caller's to transfer. */
+  toIds(start = 0): Int32Array<ArrayBuffer> {
+    return this.#ids.slice(start, this.#length);
   }
 
   #grow(extra: number): void {

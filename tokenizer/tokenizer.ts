@@ -1,7 +1,7 @@
 /**
  * Text to token ids and back, for the model in a folder. Puts the parts together: added tokens are cut out, a
- * section encoder does the text between them, the vocabulary decodes. Knows no chat and no threads. Called by
- * text-codec.ts, stream-decoder.ts and the routes.
+ * section encoder does the text between them unless a cache has its ids, the vocabulary decodes. Knows no chat and no
+ * threads. Called by text-codec.ts, stream-decoder.ts and the routes.
  */
 import { join } from 'node:path';
 import { AddedTokens } from './added-tokens.ts';
@@ -10,6 +10,7 @@ import { LibraryTokenizer } from './library-tokenizer.ts';
 import {
   ModelFileError, readTokenizerConfig, readTokenizerJson, specialText, type Component, type TokenizerConfig, type TokenizerJson,
 } from './model-files.ts';
+import { MIN_CACHED_CHARS, SectionCache } from './section-cache.ts';
 import { IdBuffer, type SectionEncoder } from './section-encoder.ts';
 import { flatten, Vocabulary } from './vocabulary.ts';
 
@@ -73,6 +74,7 @@ class FileTokenizer implements Tokenizer {
   readonly #vocabulary: Vocabulary;
   readonly #encoder: SectionEncoder;
   readonly #added: AddedTokens;
+  readonly #longSections = new SectionCache();
   readonly #specialIds: ReadonlySet<number>;
   readonly #dropsLeadingSpace: boolean;
 
@@ -146,6 +148,11 @@ class FileTokenizer implements Tokenizer {
   }
 
   #encodeSection(text: string, first: boolean, out: IdBuffer): void {
+    if (text.length < MIN_CACHED_CHARS) this.#encodeAnew(text, first, out);
+    else this.#longSections.appendTo({ text, first }, out, () => { this.#encodeAnew(text, first, out); });
+  }
+
+  #encodeAnew(text: string, first: boolean, out: IdBuffer): void {
     for (const section of this.#added.splitNormalized(this.#encoder.normalize(text))) {
       if ('id' in section) out.push(section.id);
       else this.#encoder.encode(section.text, first && section.start === 0, out);
