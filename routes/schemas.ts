@@ -93,7 +93,7 @@ export const sharedParameters = {
   return_token_ids: optionalBoolean('Add token_ids and prompt_token_ids to the answer.'),
   stream: optionalBoolean('Answer with server-sent events.'),
   stream_options: Type.Optional(StreamOptions),
-  return_progress: optionalBoolean('Stream prefill progress as chunks without choices.'),
+  return_progress: optionalBoolean('Stream prefill progress, and preemptions, as chunks without choices.'),
   priority: optionalInteger({ minimum: -1_000_000, maximum: 1_000_000 }, 'Lower runs first; default 0.'),
   deadline_ms: optionalInteger({ minimum: 1, maximum: 86_400_000 }, 'The answer must be complete this long after it arrived; refused at once if the backlog makes that impossible.'),
   cache_salt: optionalString(256, 'Requests share cached prefixes only under the same salt.'),

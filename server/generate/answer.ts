@@ -30,6 +30,8 @@ export interface AnswerListener {
   /** A choice has something to take, or has ended. */
   changed(choice: Choice, run: PromptRun): void;
   progress(event: Progress, run: PromptRun): void;
+  /** The choice waits; its tokens will be computed again before it goes on. */
+  preempted(choice: Choice): void;
 }
 
 export class Answer {
@@ -97,7 +99,7 @@ export class Answer {
         listener.changed(run.choices[event.choice]!, run);
         break;
       case 'failed': throw failureError(event.code, event.message);
-      case 'preempted': break;
+      case 'preempted': listener.preempted(run.choices[event.choice]!); break;
     }
   }
 }

@@ -40,6 +40,7 @@ export async function generate(services: Services, request: FastifyRequest, repl
     head, format: call.format, closing, metrics: services.metrics,
     keepAliveMs: services.config.sseKeepAliveMs, maxUnreadBytes: MAX_UNREAD_BYTES,
     includeUsage: prepared.settings.includeUsage, continuousUsage: prepared.settings.continuousUsage,
+    showPreemptions: prepared.settings.progress,
   });
   return reply;
 }
@@ -122,4 +123,4 @@ function closingOf(answer: Answer, { settings, tokenizeMs }: PreparedCall): Clos
 }
 
 const nothing = (): void => undefined;
-const silent: AnswerListener = { changed: nothing, progress: nothing };
+const silent: AnswerListener = { changed: nothing, progress: nothing, preempted: nothing };

@@ -19,6 +19,7 @@ export interface StreamOptions {
   readonly keepAliveMs: number;
   readonly includeUsage: boolean;
   readonly continuousUsage: boolean;
+  readonly showPreemptions: boolean;
   /** Text and tokens that may wait for a slow reader before its generation is cancelled. */
   readonly maxUnreadBytes: number;
   readonly closing: () => Closing;
@@ -77,6 +78,11 @@ class AnswerStream implements AnswerListener {
     const which = runs.length > 1 ? { index: runs.indexOf(run) } : {};
     const progress = JSON.stringify({ ...which, total, cache: cached, processed, time_ms: Math.round(timeMs) });
     if (!this.#sse.behind) this.#sse.write(this.#chunk('', `,"prompt_progress":${progress}`));
+  }
+
+  /** Ours, in the manner of progress. */
+  preempted({ index }: Choice): void {
+    if (this.#options.showPreemptions && !this.#sse.behind) this.#sse.write(this.#chunk('', `,"preempted":{"index":${index}}`));
   }
 
   finish(): void {

@@ -93,6 +93,16 @@ test('what one tick brings for a choice is one chunk', async () => {
   expect(text.match(/"content":"[^"]+"/g)).toEqual(['"content":"all in one tick"']);
 });
 
+test('a preemption is a chunk of its own where progress was asked for, and nothing elsewhere', async () => {
+  const preempt = (request: ScriptedRequest): void => {
+    request.push({ type: 'preempted', id: request.request.id, choice: 1 });
+    for (const choice of [0, 1]) request.finish({ choice });
+  };
+  const chunk = `data: ${chatHead}[],"preempted":{"index":1}}\n\n`;
+  expect((await streamOf({ messages, n: 2, return_progress: true }, preempt)).text).toContain(chunk);
+  expect((await streamOf({ messages, n: 2 }, preempt)).text).not.toContain('preempted');
+});
+
 test('progress chunks have no choices and llama.cpp\'s numbers', async () => {
   const { text } = await streamOf({ messages, return_progress: true }, (request) => {
     request.start(64);
