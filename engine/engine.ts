@@ -1,7 +1,7 @@
 /**
  * What every engine is: it owns the model's weights, the bytes behind page ids and the page statistics,
  * and turns chunks of tokens into logits. It knows token ids, pages and lists; no text, no requests, no
- * techniques. Called by the scheduler's loop; implementations: onnx/, reference/, fake/, cuda/.
+ * techniques. Called by the scheduler's loop; implementations: onnx/, reference/, fake/.
  */
 import type { AttentionPlan } from '../kvcache/page-lists/page-list.ts';
 

@@ -1,6 +1,6 @@
 /**
  * The operations a decoder is written in. A backend gives each a meaning: onnx/ appends graph nodes,
- * reference/ computes in float64, cuda/ records launches. V is the backend's handle on an activation.
+ * reference/ computes in float64. V is the backend's handle on an activation.
  * Knows nothing of sequences or pages: `attend` is given lists by the backend's own step.
  * Called by decoder.ts only. "tokens" is the number of tokens of the step.
  */
