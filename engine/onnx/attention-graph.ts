@@ -31,8 +31,7 @@ export class AttentionGraph {
     this.#selection = new SelectionGraph(spec, precision);
     this.#one = graph.constant('float32', [1], Float32Array.of(1));
     graph.input('listShape', 'int64', [4]);
-    for (const condition of ['decode', 'uniform', 'select', 'masked']) graph.input(condition, 'bool', []);
-    graph.input('mask', 'float32', ['lists', 1, 1, 'maskTokens']);
+    for (const condition of ['decode', 'uniform', 'select']) graph.input(condition, 'bool', []);
     graph.input('pick', 'int64', [1]);
     for (let layer = 0; layer < spec.layers; layer++) this.#declare(layer);
   }
@@ -105,18 +104,13 @@ export class AttentionGraph {
     const perItem = graph.op('Reshape', [q, graph.int64(-1, group, headDim)]); // [items, group, headDim]
     const { rows, picked } = this.#selection.rows(graph, names, perItem);
     const past = (pool: Value): Value => graph.op('Reshape', [graph.op('Gather', [pool, rows], { axis: 0 }), 'listShape']);
-    const inputs = {
+    const attended = this.#attend(graph, layer, {
       q: graph.op('Reshape', [q, graph.int64(-1, 1, group * headDim)]),
       k: graph.op('Reshape', [k, graph.int64(-1, 1, headDim)]),
       v: graph.op('Reshape', [v, graph.int64(-1, 1, headDim)]),
       pastKeys: past(names.keys), pastValues: past(names.values), past: names.past, total: names.totals,
       heads: group, kvHeads: 1, int8: this.#int8,
-    };
-    // The kernel takes entries of unequal length one by one: a mask over equal lengths is a quarter faster.
-    const attended = graph.branch('masked', ['float32'], {
-      then: (branch) => [this.#attend(branch, layer, { ...inputs, mask: 'mask' })],
-      otherwise: (branch) => [this.#attend(branch, layer, inputs)],
-    })[0]!;
+    });
     return [graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]), picked];
   }
 
@@ -173,8 +167,7 @@ export class AttentionGraph {
   #attend(graph: Graph, layer: number, a: AttendInputs): Value {
     const window = this.#spec.slidingWindow[layer] ?? null;
     const inputs = [a.q, a.k, a.v, a.pastKeys, a.pastValues, a.past, a.total];
-    inputs.push('', '', '', a.mask ?? '', '');
-    if (a.int8) inputs.push(this.#one, this.#one);
+    if (a.int8) inputs.push('', '', '', '', '', this.#one, this.#one);
     const attributes = {
       num_heads: a.heads, kv_num_heads: a.kvHeads,
       ...(a.int8 ? { k_quant_type: 'PER_TENSOR', v_quant_type: 'PER_TENSOR', kv_cache_bit_width: 8 } : {}),
@@ -195,7 +188,5 @@ interface AttendInputs {
   /** Valid past tokens + new tokens - 1 of each batch entry. */
   readonly past: Value;
   readonly total: Value;
-  /** Added to the scores. [batch, 1, 1, list tokens + 1] */
-  readonly mask?: Value;
   readonly heads: number; readonly kvHeads: number; readonly int8: boolean;
 }

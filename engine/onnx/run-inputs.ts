@@ -4,7 +4,7 @@
  * onnx-engine.ts.
  */
 import { Tensor } from 'onnxruntime-node';
-import { PAGE_TOKENS, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
+import type { PagePlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import type { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
@@ -24,9 +24,6 @@ export interface Run {
 }
 
 export type Feeds = Record<string, Tensor>;
-
-/** Added to the score of a token that is not there: its weight is 0 exactly. */
-const HIDDEN = -1e30;
 
 export interface PreparedRun {
   readonly feeds: Feeds;
@@ -50,8 +47,7 @@ export class RunInputs {
   }
 
   prepare(run: Run): PreparedRun {
-    const mask = decodeMask(run, this.#spec.kvHeads);
-    const feeds: Feeds = { ...this.#tokenFeeds(run), ...this.#switches(run), ...maskFeeds(mask) };
+    const feeds: Feeds = { ...this.#tokenFeeds(run), ...this.#switches(run) };
     const selectedItems: Int32Array[] = [];
     let pagesRead = 0;
     let pagesScored = 0;
@@ -61,7 +57,7 @@ export class RunInputs {
       const items = this.#items(run, layer, fixed);
       const key = sharingKey(run, layer, this.#spec.kvHeads, items);
       const known = key === null ? undefined : shared.get(key);
-      const entry = known ?? this.#layerEntry(run, items, mask);
+      const entry = known ?? this.#layerEntry(run, items);
       if (key !== null) shared.set(key, entry);
       const names = layerNames(layer) as Record<string, string>;
       for (const [what, tensor] of entry.tensors) feeds[names[what]!] = tensor;
@@ -74,11 +70,11 @@ export class RunInputs {
     return { feeds, selectedItems, pagesRead, pagesScored };
   }
 
-  #layerEntry(run: Run, items: readonly ListItem[], mask: DecodeMask | null) {
+  #layerEntry(run: Run, items: readonly ListItem[]) {
     const { kvHeads } = this.#spec;
     const equal = run.kind !== 'split';
     const lists = run.pick > 0 ? selectedLists(items, kvHeads, { equal, pick: run.pick }) : givenLists(items, kvHeads, equal);
-    return { lists, tensors: [...listTensors(run, lists, kvHeads), ...lengthTensors(run, items, mask)] };
+    return { lists, tensors: layerTensors(run, items, lists, kvHeads) };
   }
 
   #items(run: Run, layer: number, fixed: FixedPages): ListItem[] {
@@ -164,11 +160,14 @@ function sharingKey({ chunks }: Run, layer: number, kvHeads: number, items: read
 }
 
 /** Named as in layerNames. */
-function listTensors(run: Run, lists: LayerLists, kvHeads: number): readonly [string, Tensor][] {
+function layerTensors(run: Run, items: readonly ListItem[], lists: LayerLists, kvHeads: number): readonly [string, Tensor][] {
+  const { past, totals } = listTokens(run, items);
   const numSelected = lists.items.length;
   return [
     ['rows', new Tensor('int32', lists.rows, [lists.rows.length])],
     ['cuts', new Tensor('int64', run.kind === 'split' ? BigInt64Array.from(lists.lengths, BigInt) : new BigInt64Array(kvHeads), [kvHeads])],
+    ['past', new Tensor('int32', past, [past.length])],
+    ['totals', new Tensor('int32', totals, [totals.length])],
     ['items', new Tensor('int32', lists.items, [numSelected])],
     ['candidates', new Tensor('int32', lists.candidates, [numSelected, lists.numCandidates])],
     ['bias', new Tensor('float32', lists.bias, [numSelected, lists.numCandidates])],
@@ -177,54 +176,10 @@ function listTensors(run: Run, lists: LayerLists, kvHeads: number): readonly [st
 }
 
 /** Per batch entry of the attention kernel: valid tokens with the new ones, less one; and their total. */
-function lengthTensors({ kind, chunks }: Run, items: readonly ListItem[], mask: DecodeMask | null): readonly [string, Tensor][] {
+function listTokens({ kind, chunks }: Run, items: readonly ListItem[]): { past: Int32Array; totals: Int32Array } {
   const numTokens = kind === 'decode' ? 1 : chunks[0]!.tokens.length;
   const lists = kind === 'uniform' ? items.slice(0, 1) : items;
-  const past = Int32Array.from(lists, ({ plan }) => (mask?.listTokens ?? plan.tokens) + numTokens - 1);
+  const past = Int32Array.from(lists, ({ plan }) => plan.tokens + numTokens - 1);
   const totals = past.map((tokens) => tokens + 1);
-  const most = Int32Array.of(totals.reduce((a, b) => Math.max(a, b)));
-  return [
-    ['past', new Tensor('int32', past, [past.length])],
-    ['totals', kind === 'decode' ? new Tensor('int32', most, [1]) : new Tensor('int32', totals, [totals.length])],
-  ];
-}
-
-/** Hides what the partial page of each list lacks, so that all lists of a run count as equally long. */
-interface DecodeMask {
-  /** Tokens of every list, valid or not. */
-  readonly listTokens: number;
-  /** 0, or -1e30 where hidden. [chunks * kvHeads, listTokens + 1] */
-  readonly values: Float32Array;
-}
-
-/** null when lists have unequal numbers of pages, or end alike: then the kernel's own lengths do. */
-function decodeMask({ kind, chunks }: Run, kvHeads: number): DecodeMask | null {
-  if (kind !== 'decode') return null;
-  const plans = chunks.flatMap(({ attention }) => attention.classes);
-  const numPages = pagesOf(plans[0]!);
-  const isRagged = plans.some(({ tokens }) => tokens !== plans[0]!.tokens);
-  if (!isRagged || plans.some((plan) => pagesOf(plan) !== numPages)) return null;
-
-  const listTokens = numPages * PAGE_TOKENS;
-  const width = listTokens + 1;
-  const values = new Float32Array(chunks.length * kvHeads * width);
-  // Lists of one chunk with equally many pages end in the same partial page.
-  chunks.forEach(({ attention }, c) => {
-    const { tokens } = attention.classes[0]!;
-    for (let list = c * kvHeads; list < (c + 1) * kvHeads; list++) values.fill(HIDDEN, list * width + tokens, (list + 1) * width - 1);
-  });
-  return { listTokens, values };
-}
-
-function pagesOf({ fixed, pick }: PagePlan): number {
-  return fixed.length + pick;
-}
-
-function maskFeeds(mask: DecodeMask | null): Feeds {
-  const values = mask?.values ?? Float32Array.of(0);
-  const width = mask === null ? 1 : mask.listTokens + 1;
-  return {
-    masked: new Tensor('bool', Uint8Array.of(mask === null ? 0 : 1), []),
-    mask: new Tensor('float32', values, [values.length / width, 1, 1, width]),
-  };
+  return { past, totals: kind === 'decode' ? Int32Array.of(totals.reduce((a, b) => Math.max(a, b))) : totals };
 }
