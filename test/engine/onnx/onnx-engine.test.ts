@@ -4,7 +4,7 @@ import { createOnnxEngine, type OnnxEngine } from '../../../engine/onnx/onnx-eng
 import type { OnnxPrecision } from '../../../engine/onnx/graph-interface.ts';
 import { Weights } from '../../../engine/model/weights.ts';
 import { engineCases } from '../engine.cases.ts';
-import { picking, randomText, readText } from '../texts.ts';
+import { chunkOf, picking, randomText, readText } from '../texts.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 
 async function makeOnnx({ dir, spec }: TinyModel, pages: number, precision: OnnxPrecision): Promise<OnnxEngine> {
@@ -41,5 +41,16 @@ test.each([['fp32', 4], ['int8', 1]] as const)('KV memory in %s costs what its a
   const engine = await makeOnnx(model, 1, precision);
   const { layers, kvHeads, headDim } = model.spec;
   expect(engine.spec.kvBytesPerToken * 64).toBe(layers * kvHeads * headDim * bytes * (2 * 64 + 2 * 4));
+  await engine.close();
+});
+
+test('int8 sequences decode in company as alone, to the bit: sampling from a seed must not depend on others', async () => {
+  const engine = await makeOnnx(model, 16, 'int8');
+  const texts = [203, 255, 193, 64].map((length, i) => randomText(i + 1, length + 1, { vocab: model.spec.vocab, firstPage: 4 * i }));
+  for (const text of texts) await readText(engine, text, { to: text.tokens.length - 1 });
+  const chunks = texts.map((text) => chunkOf(engine, text, { start: text.tokens.length - 1, end: text.tokens.length }));
+  const alone: number[][] = [];
+  for (const chunk of chunks) alone.push([...(await engine.run([chunk])).logits[0]!]);
+  expect((await engine.run(chunks)).logits.map((row) => [...row!])).toEqual(alone);
   await engine.close();
 });
