@@ -9,7 +9,7 @@ import type { Weights } from '../model/weights.ts';
 import { AttentionGraph } from './attention-graph.ts';
 import type { Graph, Value } from './graph.ts';
 import type { OnnxPrecision } from './graph-interface.ts';
-import { FloatLinearLayers, Int8LinearLayers, type LinearLayers } from './linear-layers.ts';
+import { LinearLayers } from './linear-layers.ts';
 
 export class GraphOps implements Ops<Value> {
   readonly #graph: Graph;
@@ -22,7 +22,7 @@ export class GraphOps implements Ops<Value> {
     this.#graph = graph;
     this.#spec = spec;
     this.#weights = weights;
-    this.#linears = precision === 'int8' ? new Int8LinearLayers(graph, weights) : new FloatLinearLayers(graph, weights);
+    this.#linears = new LinearLayers(graph, weights, precision);
     graph.input('tokens', 'int32', ['tokens']);
     graph.input('outputRows', 'int32', ['rows']);
     graph.input('cos', 'float32', ['tokens', spec.headDim / 2]);

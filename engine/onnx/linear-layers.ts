@@ -6,15 +6,12 @@
 import type { WeightName } from '../model/ops.ts';
 import type { Weights } from '../model/weights.ts';
 import type { Graph, Value } from './graph.ts';
+import type { OnnxPrecision } from './graph-interface.ts';
 import { quantizeColumns } from './quantize.ts';
-
-export interface LinearLayers {
-  /** x: [rows, in] -> one [rows, out] per name. */
-  apply(x: Value, names: readonly WeightName[]): Value[];
-}
 
 /** The weights of several layers of one input, stacked along the output. */
 interface Stacked {
+  readonly label: string;
   /** [sum of outs, in] */
   readonly weight: Float32Array;
   /** [sum of outs], or null when no layer has a bias. */
@@ -23,60 +20,51 @@ interface Stacked {
   readonly inputs: number;
 }
 
-export class FloatLinearLayers implements LinearLayers {
+export class LinearLayers {
   readonly #graph: Graph;
   readonly #weights: Weights;
+  readonly #multiply: (graph: Graph, x: Value, stacked: Stacked) => Value;
 
-  constructor(graph: Graph, weights: Weights) {
+  constructor(graph: Graph, weights: Weights, precision: OnnxPrecision) {
     this.#graph = graph;
     this.#weights = weights;
+    this.#multiply = precision === 'int8' ? int8Product : floatProduct;
   }
 
+  /** x: [rows, in] -> one [rows, out] per name. */
   apply(x: Value, names: readonly WeightName[]): Value[] {
-    const graph = this.#graph;
-    const { weight, bias, outs, inputs } = stack(this.#weights, names);
-    const label = names.join('+');
-    const operands = [x, graph.weight(label, 'float32', [total(outs), inputs], weight)];
-    if (bias !== null) operands.push(graph.constant('float32', [bias.length], bias));
-    return split(graph, graph.op('Gemm', operands, { transB: 1 }), outs);
+    const stacked = stack(this.#weights, names);
+    return split(this.#graph, this.#multiply(this.#graph, x, stacked), stacked.outs);
   }
 }
 
-export class Int8LinearLayers implements LinearLayers {
-  readonly #graph: Graph;
-  readonly #weights: Weights;
+function floatProduct(graph: Graph, x: Value, { label, weight, bias, outs, inputs }: Stacked): Value {
+  const operands = [x, graph.weight(label, 'float32', [total(outs), inputs], weight)];
+  if (bias !== null) operands.push(graph.constant('float32', [bias.length], bias));
+  return graph.op('Gemm', operands, { transB: 1 });
+}
 
-  constructor(graph: Graph, weights: Weights) {
-    this.#graph = graph;
-    this.#weights = weights;
-  }
+function int8Product(graph: Graph, x: Value, { label, weight, bias, outs, inputs }: Stacked): Value {
+  const numOut = total(outs);
+  const { data, scales } = quantizeColumns(weight, numOut, inputs);
+  const { quantized, rowMax } = quantizeRows(graph, x);
+  const product = graph.contrib('MatMulIntegerToFloat', [
+    quantized,
+    graph.weight(label, 'int8', [inputs, numOut], data),
+    graph.scalar('float32', 1 / 127),
+    graph.constant('float32', [numOut], scales),
+    graph.scalar('uint8', 128),
+  ]);
+  const scaled = graph.op('Mul', [product, rowMax]);
+  return bias === null ? scaled : graph.op('Add', [scaled, graph.constant('float32', [numOut], bias)]);
+}
 
-  apply(x: Value, names: readonly WeightName[]): Value[] {
-    const graph = this.#graph;
-    const { weight, bias, outs, inputs } = stack(this.#weights, names);
-    const numOut = total(outs);
-    const { data, scales } = quantizeColumns(weight, numOut, inputs);
-    const { quantized, rowMax } = this.#quantizeRows(x);
-    const product = graph.contrib('MatMulIntegerToFloat', [
-      quantized,
-      graph.weight(names.join('+'), 'int8', [inputs, numOut], data),
-      graph.scalar('float32', 1 / 127),
-      graph.constant('float32', [numOut], scales),
-      graph.scalar('uint8', 128),
-    ]);
-    const scaled = graph.op('Mul', [product, rowMax]);
-    const sum = bias === null ? scaled : graph.op('Add', [scaled, graph.constant('float32', [numOut], bias)]);
-    return split(graph, sum, outs);
-  }
-
-  /** x = (quantized - 128) / 127 * rowMax. */
-  #quantizeRows(x: Value): { quantized: Value; rowMax: Value } {
-    const graph = this.#graph;
-    // A row of zeros needs no guard: whatever 0 / 0 rounds to is multiplied by a largest value of 0.
-    const rowMax = graph.op('ReduceMax', [graph.op('Abs', [x]), graph.int64(1)], { keepdims: 1 });
-    const quantized = graph.op('QuantizeLinear', [graph.op('Div', [x, rowMax]), graph.scalar('float32', 1 / 127), graph.scalar('uint8', 128)]);
-    return { quantized, rowMax };
-  }
+/** x = (quantized - 128) / 127 * rowMax. */
+function quantizeRows(graph: Graph, x: Value): { quantized: Value; rowMax: Value } {
+  // A row of zeros needs no guard: whatever 0 / 0 rounds to is multiplied by a largest value of 0.
+  const rowMax = graph.op('ReduceMax', [graph.op('Abs', [x]), graph.int64(1)], { keepdims: 1 });
+  const quantized = graph.op('QuantizeLinear', [graph.op('Div', [x, rowMax]), graph.scalar('float32', 1 / 127), graph.scalar('uint8', 128)]);
+  return { quantized, rowMax };
 }
 
 function split(graph: Graph, value: Value, outs: readonly number[]): Value[] {
@@ -88,7 +76,8 @@ function stack(weights: Weights, names: readonly WeightName[]): Stacked {
   const shapes = names.map((name) => weights.shape(`${name}.weight`));
   const outs = shapes.map((shape) => shape[0]!);
   const inputs = shapes[0]![1]!;
-  if (names.length === 1) return { weight: weights.float32(`${names[0]!}.weight`), bias: biasOf(weights, names, outs), outs, inputs };
+  const label = names.join('+');
+  if (names.length === 1) return { label, weight: weights.float32(`${names[0]!}.weight`), bias: biasOf(weights, names, outs), outs, inputs };
   const weight = new Float32Array(total(outs) * inputs);
   let offset = 0;
   for (const name of names) {
@@ -96,7 +85,7 @@ function stack(weights: Weights, names: readonly WeightName[]): Stacked {
     weight.set(part, offset);
     offset += part.length;
   }
-  return { weight, bias: biasOf(weights, names, outs), outs, inputs };
+  return { label, weight, bias: biasOf(weights, names, outs), outs, inputs };
 }
 
 function biasOf(weights: Weights, names: readonly WeightName[], outs: readonly number[]): Float32Array | null {
