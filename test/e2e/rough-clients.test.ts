@@ -65,8 +65,8 @@ it.each([
 });
 
 it('takes null for long_context, as for every other parameter that may be left out', async () => {
-  const { post: send } = await serve();
-  expect(await send('/v1/completions', { prompt: 'a', max_tokens: 1, long_context: null })).toMatchObject({ metrics: { exactness: 'exact' } });
+  const server = await serve();
+  expect(await server.post('/v1/completions', { prompt: 'a', max_tokens: 1, long_context: null })).toMatchObject({ metrics: { exactness: 'exact' } });
 });
 
 it('names a missed deadline in whole milliseconds', async () => {
