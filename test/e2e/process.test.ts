@@ -42,7 +42,7 @@ describe('the program with the bundled model', () => {
     const whole = await client.chat.completions.create({ ...body, logprobs: true, top_logprobs: 3 });
     const texts = ['', ''];
     for await (const { choices } of await client.chat.completions.create({ ...body, stream: true })) {
-      for (const { index, delta } of choices) texts[index] += delta.content ?? '';
+      for (const { index, delta } of choices) texts[index] = texts[index]! + (delta.content ?? '');
     }
     expect(texts).toEqual(whole.choices.map(({ message }) => message.content));
     expect(whole.choices.map(({ logprobs }) => logprobs?.content?.length)).toEqual([20, 20]);
