@@ -71,7 +71,7 @@ async function offeredRows(target: Target, rows: readonly string[]): Promise<str
 }
 
 async function scoreLengths(target: Target, options: NeedleOptions, scores: Scores[string]): Promise<void> {
-  for (const length of options.lengths) {
+  for (const length of options.lengths.filter((one) => options.documentsAt(one) > 0)) {
     for (let i = 0; i < options.documentsAt(length); i++) {
       const document = await buildDocument(target, seedOf(options, length, i), length);
       for (const row of Object.keys(scores)) {
@@ -95,8 +95,8 @@ async function scoreInPrompt(target: Target, options: NeedleOptions, scores: Sco
     if (!dense.found) continue;
     taken++;
     for (const row of rows) count(scores, row, column, await answersInPrompt(target, document, dense, ROWS[row]!));
+    console.error(`${column}: ${rows.map((row) => `${row} ${share(scores[row]?.[column])}`).join(', ')}`);
   }
-  if (taken > 0) console.error(`${column}: ${rows.map((row) => `${row} ${share(scores[row]?.[column])}`).join(', ')}`);
 }
 
 function count(scores: Scores[string], row: string, column: string, right: boolean): void {
