@@ -28,6 +28,27 @@ export interface SamplingSettings {
   readonly seed: number | null;
 }
 
+/** How tokens are drafted before the target verifies them. Validated before it gets here. */
+export interface SpeculationSettings {
+  readonly speculation: 'off' | 'ngram' | 'triforce' | 'rapid';
+  /** Most tokens drafted for one target pass; fewer are drafted where fewer pay. */
+  readonly draftTokens: number;
+  /** triforce: tokens that the middle level reads, whole pages. */
+  readonly draftBudget: number;
+  /** triforce: what drafts for the middle level; 'auto' takes the draft model if there is one, else n-grams. */
+  readonly draftLevel: 'auto' | 'model' | 'ngram' | 'none';
+  /** rapid: what the drafter reads instead of the prompt: the retrieved context and the question. Empty otherwise. */
+  readonly draftPromptIds: Int32Array;
+  /** rapid: strength of knowledge transfer; 0 keeps the target's distribution exactly. */
+  readonly eta: number;
+  /** Draft also where it is not expected to pay: for measurements. */
+  readonly force: boolean;
+}
+
+export const NO_SPECULATION: SpeculationSettings = {
+  speculation: 'off', draftTokens: 0, draftBudget: 0, draftLevel: 'none', draftPromptIds: new Int32Array(0), eta: 0, force: false,
+};
+
 /** One accepted HTTP request (one prompt). Ends exactly once per choice: `finished` or `failed`. */
 export interface GenerationRequest {
   readonly id: number;
@@ -46,6 +67,7 @@ export interface GenerationRequest {
   /** Report the log-probabilities of the prompt's own tokens too (echo). */
   readonly promptLogprobs: boolean;
   readonly attention: AttentionSettings;
+  readonly speculation: SpeculationSettings;
   /** Lower runs first (vLLM's meaning); default 0. */
   readonly priority: number;
   /** Milliseconds after submission by which it must have finished; null is no deadline. */
@@ -60,6 +82,26 @@ export interface TokenLogprob {
   readonly logprob: number;
   /** Most likely tokens, best first. */
   readonly top: readonly { readonly token: number; readonly logprob: number }[];
+}
+
+/** What one level of speculation did. */
+export interface DraftLevelMetrics {
+  /** 'ngram', 'model', 'middle' or 'rapid'. */
+  readonly level: string;
+  readonly draftedTokens: number;
+  /** Of these, accepted by the level that verifies it. */
+  readonly acceptedTokens: number;
+}
+
+export interface SpeculationMetrics {
+  /** Passes of the target that verified at least one drafted token. */
+  readonly verifiedPasses: number;
+  /** Passes of the target that drew one token alone, because nothing was drafted. */
+  readonly plainPasses: number;
+  /** Lowest level first; the last is what the target verified. */
+  readonly levels: readonly DraftLevelMetrics[];
+  /** Why there was no draft in plain passes, if most were plain; null otherwise. */
+  readonly offReason: string | null;
 }
 
 /** What was done for one choice; the scheduler fills it, the answer shows it. Times in milliseconds. */
@@ -86,6 +128,8 @@ export interface SequenceMetrics {
   readonly pagesReadPerStep: number;
   readonly draftedTokens: number;
   readonly acceptedTokens: number;
+  /** null when speculation was not asked for. */
+  readonly speculation: SpeculationMetrics | null;
   readonly exactness: 'exact' | 'approximate';
   /** Why approximate; null when exact. */
   readonly exactnessReason: string | null;

@@ -69,6 +69,7 @@ export class SequenceRecord {
       pagesReadPerStep: this.#pagesRead / decodeSteps,
       draftedTokens: 0,
       acceptedTokens: 0,
+      speculation: null,
       ...exactness(sequence),
     };
   }

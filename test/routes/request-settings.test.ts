@@ -116,7 +116,7 @@ test('an empty prompt is refused', () => {
 
 const metrics: SequenceMetrics = {
   queueMs: 1, prefillMs: 20, firstTokenMs: 21, decodeMs: 30, longestGapMs: 4, promptTokens: 100, cachedTokens: 64, computedTokens: 36,
-  recomputedTokens: 0, preemptions: 0, generatedTokens: 7, attendedTokensPerStep: 50, pagesReadPerStep: 12, draftedTokens: 5, acceptedTokens: 3,
+  recomputedTokens: 0, preemptions: 0, generatedTokens: 7, attendedTokensPerStep: 50, pagesReadPerStep: 12, draftedTokens: 5, acceptedTokens: 3, speculation: null,
   exactness: 'exact', exactnessReason: null,
 };
 

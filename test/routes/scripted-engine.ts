@@ -7,7 +7,7 @@ import type { EngineClient, EngineState, Generation } from '../../server/generat
 export const plainMetrics: SequenceMetrics = {
   queueMs: 1, prefillMs: 2, firstTokenMs: 3, decodeMs: 4, longestGapMs: 5, promptTokens: 6, cachedTokens: 0, computedTokens: 6,
   recomputedTokens: 0, preemptions: 0, generatedTokens: 2, attendedTokensPerStep: 8, pagesReadPerStep: 9, draftedTokens: 0,
-  acceptedTokens: 0, exactness: 'exact', exactnessReason: null,
+  acceptedTokens: 0, speculation: null, exactness: 'exact', exactnessReason: null,
 };
 
 type Ending = Omit<Extract<SequenceEvent, { type: 'finished' }>, 'type' | 'id'>;

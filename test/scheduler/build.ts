@@ -6,7 +6,7 @@ import { FakeEngine, type FakeEngineOptions } from '../../engine/fake/fake-engin
 import type { Chunk, Engine } from '../../engine/engine.ts';
 import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
 import { Loop, type LoopOptions } from '../../scheduler/loop.ts';
-import type { FromEngine, GenerationRequest, SequenceEvent, SequenceMetrics, StepCounters } from '../../scheduler/messages.ts';
+import { NO_SPECULATION, type FromEngine, type GenerationRequest, type SequenceEvent, type SequenceMetrics, type StepCounters } from '../../scheduler/messages.ts';
 
 export const dense: AttentionSettings = {
   attention: 'dense', tokenBudget: 512, sinkTokens: 64, localTokens: 128, streamingHeads: 0,
@@ -20,7 +20,7 @@ export const greedy: GenerationRequest['sampling'] = {
 export function request(id: number, changes: Partial<GenerationRequest> = {}): GenerationRequest {
   return {
     id, tenant: 'a', promptIds: prompt(id, 10), choices: 1, maxTokens: 8, minTokens: 0, stopTokenIds: [], sampling: greedy,
-    logprobs: null, promptLogprobs: false, attention: dense, priority: 0, deadlineMs: null, cacheSalt: '', progress: false,
+    logprobs: null, promptLogprobs: false, attention: dense, speculation: NO_SPECULATION, priority: 0, deadlineMs: null, cacheSalt: '', progress: false,
     ...changes,
   };
 }

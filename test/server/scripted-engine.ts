@@ -1,7 +1,10 @@
 /** An engine side whose every message the test writes, over the transport interface that the process has. */
 import type { EngineListeners, EngineTransport, StartEngine } from '../../server/engine-transport.ts';
 import { SupervisedEngine } from '../../server/engine-client.ts';
-import type { EngineGauges, EngineSpec, FromEngine, GenerationRequest, SequenceEvent, SequenceMetrics, StepCounters, ToEngine } from '../../scheduler/messages.ts';
+import {
+  NO_SPECULATION, type EngineGauges, type EngineSpec, type FromEngine, type GenerationRequest, type SequenceEvent, type SequenceMetrics,
+  type StepCounters, type ToEngine,
+} from '../../scheduler/messages.ts';
 
 export const spec: EngineSpec = {
   engine: 'scripted', precision: 'fp32', layers: 1, kvHeads: 1, vocab: 8192, contextLength: 4096,
@@ -21,7 +24,7 @@ export const counters: StepCounters = {
 export const sequenceMetrics: SequenceMetrics = {
   queueMs: 10, prefillMs: 20, firstTokenMs: 31, decodeMs: 40, longestGapMs: 9, promptTokens: 3, cachedTokens: 0, computedTokens: 3,
   recomputedTokens: 0, preemptions: 0, generatedTokens: 5, attendedTokensPerStep: 5, pagesReadPerStep: 1, draftedTokens: 0,
-  acceptedTokens: 0, exactness: 'exact', exactnessReason: null,
+  acceptedTokens: 0, speculation: null, exactness: 'exact', exactnessReason: null,
 };
 
 /** One life of the engine side. */
@@ -90,7 +93,7 @@ export function request(changes: Partial<GenerationRequest> = {}): Omit<Generati
       attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0, selectionInterval: 4,
       renumberPositions: false, sparsePrefill: true,
     },
-    priority: 0, deadlineMs: null, cacheSalt: '', progress: false, ...changes,
+    speculation: NO_SPECULATION, priority: 0, deadlineMs: null, cacheSalt: '', progress: false, ...changes,
   };
 }
 
