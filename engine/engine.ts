@@ -5,8 +5,15 @@
  */
 import type { AttentionPlan } from '../kvcache/page-lists/page-list.ts';
 
-/** Consecutive tokens of one sequence to compute in this step. A prefill has many, a decode step one. */
+/** Consecutive tokens of one sequence to compute in this step. */
 export interface Chunk {
+  /**
+   * 'prefill': the tokens are computed together, and pages picked for them serve all of them at once.
+   * 'decode': row i of the logits is what a decode step of that token alone would give: to the bit with int8
+   * KV memory, within rounding else. Pages are picked by the first token's queries alone, and all tokens
+   * read them; where a chunk must end for that, PageListPolicy.maxDecodeTokens says.
+   */
+  readonly phase: 'prefill' | 'decode';
   /** Stable per sequence; keys what an engine remembers between steps (picked pages). */
   readonly sequenceId: number;
   /** Token ids. [n], n >= 1 */
@@ -60,6 +67,12 @@ export interface Engine {
    * A sequence's result does not depend on the other chunks. Not reentrant.
    */
   run(step: readonly Chunk[]): Promise<StepResult>;
+  /**
+   * Forgets a sequence's tokens from position `length` on, as if they had never been computed: statistics of
+   * the logical page that `length` falls into hold its remaining keys again, and pages picked from there on
+   * are dropped for those picked before. To be called before the next step of the sequence.
+   */
+  truncate(sequence: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void;
   /** Drops what is remembered of a sequence (picked pages, rotated pages). Idempotent. */
   forget(sequenceId: number): void;
   close(): Promise<void>;

@@ -10,7 +10,6 @@ import type { Sequence } from './sequence.ts';
 
 export interface PlannedChunk extends Chunk {
   readonly sequence: Sequence;
-  readonly phase: 'prefill' | 'decode';
   readonly reads: AttentionReads;
 }
 

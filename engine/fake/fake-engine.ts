@@ -28,6 +28,8 @@ export interface FakeEngineOptions {
 
 /** Fingerprint of the empty text. */
 const EMPTY = 0x811c9dc5 | 0;
+/** In place of the fingerprints behind a truncated text. */
+const FORGOTTEN = 0x5eed;
 
 export class FakeEngine implements Engine {
   readonly spec: EngineSpec;
@@ -79,6 +81,13 @@ export class FakeEngine implements Engine {
     return token;
   }
 
+  /** What is forgotten must not be read again: a list that still has it breaks the chain of fingerprints. */
+  truncate(sequence: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void {
+    if (length % PAGE_TOKENS === 0) return;
+    const slot = this.#slot(sequence, length);
+    this.#prints.fill(FORGOTTEN, slot, Math.ceil(slot / PAGE_TOKENS) * PAGE_TOKENS);
+  }
+
   forget(): void {
     // Picks no pages, so has none to remember.
   }
@@ -106,7 +115,7 @@ export class FakeEngine implements Engine {
     return position === 0 ? EMPTY : this.#prints[this.#slot(chunk, position - 1)]!;
   }
 
-  #slot(chunk: Chunk, position: number): number {
+  #slot(chunk: Pick<Chunk, 'pageTable'>, position: number): number {
     return chunk.pageTable[Math.floor(position / PAGE_TOKENS)]! * PAGE_TOKENS + (position % PAGE_TOKENS);
   }
 

@@ -153,9 +153,10 @@ async function prefillChunks({ engine, policy, row, depth, repeats }: Measuremen
 function chunkAt({ engine, policy, pageTable, sequenceId, start, tokens }: {
   engine: OnnxEngine; policy: PageListPolicy; pageTable: Int32Array; sequenceId: number; start: number; tokens: number;
 }): Chunk {
-  const attention = policy.plan(pageTable, start, tokens, tokens === 1 ? 'decode' : 'prefill');
+  const phase = tokens === 1 ? 'decode' : 'prefill';
+  const attention = policy.plan(pageTable, start, tokens, phase);
   const ids = Int32Array.from({ length: tokens }, (_, i) => (i * 31 + start) % engine.spec.vocab);
-  return { sequenceId, tokens: ids, start, pageTable, attention, promptTokens: start + tokens, logits: tokens === 1 ? 'last' : 'none' };
+  return { sequenceId, phase, tokens: ids, start, pageTable, attention, promptTokens: start + tokens, logits: tokens === 1 ? 'last' : 'none' };
 }
 
 /** Pages of a sequence are scattered over memory, as after long service. [batch] of [pages per sequence] */

@@ -76,6 +76,17 @@ export class KvMemory {
     }
   }
 
+  /** Forgets the keys of a page from `slot` on: the statistics are those of the keys before it. */
+  truncate(page: number, slot: number): void {
+    const first = slot - (slot % LOGICAL_PAGE_TOKENS);
+    for (const { keys, statistics } of this.#layers) {
+      for (let head = 0; head < this.kvHeads; head++) {
+        const row = page * this.kvHeads + head;
+        for (let kept = first; kept < slot; kept++) this.#merge(statistics, keys, { row, slot: kept, from: row * PAGE_TOKENS + kept });
+      }
+    }
+  }
+
   /**
    * Copies a page with its keys turned as if they stood `delta` tokens later. frequencies: radians per
    * position of each channel pair. Int8 keys turn in their scaled form: both channels of a pair have one scale.

@@ -99,6 +99,12 @@ export class OnnxEngine implements Engine {
     return { logits: step.map((chunk) => (chunk.logits === 'none' ? null : logits.get(chunk)!)), pagesRead, pagesScored };
   }
 
+  truncate({ sequenceId, pageTable }: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void {
+    this.#picked.truncate(sequenceId, length);
+    const slot = length % PAGE_TOKENS;
+    if (slot > 0) this.memory.truncate(pageTable[Math.floor(length / PAGE_TOKENS)]!, slot);
+  }
+
   forget(sequenceId: number): void {
     this.#picked.forget(sequenceId);
     this.#rotated.forget(sequenceId);
@@ -146,7 +152,7 @@ export class OnnxEngine implements Engine {
         const index = Math.floor(item / kvHeads);
         if (index >= numSelecting) return;
         const chunk = chunks[index]!;
-        this.#picked.set(chunk.sequenceId, layer * kvHeads + (item % kvHeads), rows.subarray(i * pick, (i + 1) * pick));
+        if (chunk.phase === 'decode') this.#picked.set(chunk, layer * kvHeads + (item % kvHeads), rows.subarray(i * pick, (i + 1) * pick));
       });
     });
   }
@@ -191,6 +197,6 @@ function calibrationRun({ layers, kvHeads, vocab }: ModelSpec): Run {
   const plan = { fixed: none, positionDelta: null, candidates: none, pick: 0, tokens: 0 };
   const attention = { classes: [plan], classOf: new Uint8Array(layers * kvHeads), selection: 'fresh' } as const;
   const pageTable = new Int32Array(Math.ceil(CALIBRATION_TOKENS / PAGE_TOKENS));
-  const chunk = { sequenceId: 0, tokens, start: 0, pageTable, attention, promptTokens: CALIBRATION_TOKENS, logits: 'last' } as const;
+  const chunk = { sequenceId: 0, tokens, start: 0, pageTable, attention, promptTokens: CALIBRATION_TOKENS, phase: 'prefill', logits: 'last' } as const;
   return { kind: 'uniform', chunks: [chunk], pick: 0, numSelecting: 0 };
 }

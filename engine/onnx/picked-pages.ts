@@ -1,17 +1,24 @@
 /**
- * The rows that selection picked last for each sequence, so that the next steps may read them again without
- * scoring. Knows no policy: when to reuse is the plan's word. Owned by onnx-engine.ts.
+ * The rows that selection picked for each sequence, so that the next steps may read them again without
+ * scoring. Earlier picks are kept for a while: a text that is truncated goes back to them. Knows no policy:
+ * when to reuse is the plan's word. Owned by onnx-engine.ts.
  */
 
 interface Picks {
+  /** Position at which they were picked. */
+  readonly start: number;
   readonly pick: number;
   /** [layers * kvHeads, pick]; heads that do not select keep zeros. */
   readonly rows: Int32Array;
 }
 
+/** More than a text is ever truncated by: past that, pages are picked anew. */
+const MAX_KEPT = 32;
+
 export class PickedPages {
   readonly #numHeads: number;
-  readonly #bySequence = new Map<number, Picks>();
+  /** By sequence, in order of position; the last are those in use. */
+  readonly #bySequence = new Map<number, Picks[]>();
 
   /** numHeads: layers * kvHeads. */
   constructor(numHeads: number) {
@@ -19,26 +26,37 @@ export class PickedPages {
   }
 
   has(sequenceId: number, pick: number): boolean {
-    return this.#bySequence.get(sequenceId)?.pick === pick;
+    return this.#last(sequenceId)?.pick === pick;
   }
 
   /** Rows of head layer * kvHeads + head. Throws if `has` is false for this number. [pick] */
   get(sequenceId: number, head: number, pick: number): Int32Array {
-    const picks = this.#bySequence.get(sequenceId);
+    const picks = this.#last(sequenceId);
     if (picks?.pick !== pick) throw new RangeError(`sequence ${sequenceId} has ${picks?.pick ?? 0} picked pages, not ${pick}`);
     return picks.rows.subarray(head * pick, (head + 1) * pick);
   }
 
-  set(sequenceId: number, head: number, rows: Int32Array): void {
-    let picks = this.#bySequence.get(sequenceId);
-    if (picks?.pick !== rows.length) {
-      picks = { pick: rows.length, rows: new Int32Array(this.#numHeads * rows.length) };
-      this.#bySequence.set(sequenceId, picks);
+  set({ sequenceId, start }: { sequenceId: number; start: number }, head: number, rows: Int32Array): void {
+    let picks = this.#last(sequenceId);
+    if (picks?.start !== start || picks.pick !== rows.length) {
+      picks = { start, pick: rows.length, rows: new Int32Array(this.#numHeads * rows.length) };
+      this.truncate(sequenceId, start);
+      this.#bySequence.set(sequenceId, [...(this.#bySequence.get(sequenceId) ?? []), picks].slice(-MAX_KEPT));
     }
     picks.rows.set(rows, head * rows.length);
   }
 
+  /** Forgets what was picked at position `length` or later. */
+  truncate(sequenceId: number, length: number): void {
+    const picks = this.#bySequence.get(sequenceId);
+    while (picks !== undefined && picks.length > 0 && picks.at(-1)!.start >= length) picks.pop();
+  }
+
   forget(sequenceId: number): void {
     this.#bySequence.delete(sequenceId);
+  }
+
+  #last(sequenceId: number): Picks | undefined {
+    return this.#bySequence.get(sequenceId)?.at(-1);
   }
 }

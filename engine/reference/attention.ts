@@ -112,16 +112,18 @@ export class ChunkAttention {
     const { sequenceId, attention } = this.#chunk;
     const { selection } = this.#state;
     const kept = attention.selection === 'reuse' ? selection.recall(sequenceId, this.#headIndex(at), plan.pick) : null;
-    const pages = kept ?? this.#pick(at, plan, q);
+    if (kept !== null) return kept;
+    const pages = this.#pick(at, plan, q);
     // What a prompt's last chunk picked is not kept: after a prefix hit there would be no such chunk.
-    if (q.rows === 1) selection.remember(sequenceId, this.#headIndex(at), pages);
+    if (this.#chunk.phase === 'decode') selection.remember({ sequenceId, start: this.#chunk.start }, this.#headIndex(at), pages);
     return pages;
   }
 
   #pick(at: Head, { candidates, pick }: PagePlan, q: Matrix): readonly number[] {
     if (pick === candidates.length) return [...candidates];
     const queries: Float64Array[] = [];
-    for (let token = 0; token < q.rows; token++) this.#forGroup(at.head, q, token, (query) => queries.push(query));
+    const numAsking = this.#chunk.phase === 'decode' ? 1 : q.rows;
+    for (let token = 0; token < numAsking; token++) this.#forGroup(at.head, q, token, (query) => queries.push(query));
     this.pagesScored += candidates.length;
     const scores = Float64Array.from(candidates, (page) => pageScore(this.#state.memory, { ...at, page }, queries));
     return bestIndices(scores, pick).map((index) => candidates[index]!);

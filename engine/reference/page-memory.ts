@@ -74,6 +74,19 @@ export class PageMemory {
     return { minimum: this.#view(minima, offset), maximum: this.#view(maxima, offset) };
   }
 
+  /** Forgets the keys of a page from `slot` on: the statistics are those of the keys before it. */
+  truncate(page: number, slot: number): void {
+    const first = slot - (slot % LOGICAL_PAGE_TOKENS);
+    this.#layers.forEach((_, layer) => {
+      for (let head = 0; head < this.#kvHeads; head++) {
+        for (let kept = first; kept < slot; kept++) {
+          const at = { layer, head, page, slot: kept };
+          this.#updateStatistics(at, this.key(at));
+        }
+      }
+    });
+  }
+
   /** Overwrites pages with NaN: what a recycled page may hold. */
   poison(pages: Iterable<number>): void {
     for (const page of pages) {

@@ -2,6 +2,7 @@
  * The engine that says what is right: float64, chunk after chunk, no batching. Tests hold the fast engines
  * to it; it also serves tiny models. Knows no page-list technique. Built by engine/create.ts.
  */
+import { PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import { checkChunk } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import { decode } from '../model/decoder.ts';
@@ -40,6 +41,12 @@ export class ReferenceEngine implements Engine {
 
   run(step: readonly Chunk[]): Promise<StepResult> {
     return Promise.resolve(step).then((chunks) => this.#runStep(chunks));
+  }
+
+  truncate({ sequenceId, pageTable }: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void {
+    this.#state.selection.truncate(sequenceId, length);
+    const slot = length % PAGE_TOKENS;
+    if (slot > 0) this.#state.memory.truncate(pageTable[Math.floor(length / PAGE_TOKENS)]!, slot);
   }
 
   forget(sequenceId: number): void {

@@ -26,6 +26,10 @@ export class DensePages implements PageListPolicy {
     return Infinity;
   }
 
+  maxDecodeTokens(): number {
+    return Infinity;
+  }
+
   plan(pageTable: Int32Array, start: number): AttentionPlan {
     const { classOf, windows } = this.#heads;
     const classes = [pagesFrom(pageTable, 0, start), ...windowLists(windows, pageTable, start)];

@@ -31,7 +31,10 @@ export class LServePages implements PageListPolicy {
   readonly #settings: AttentionSettings;
   readonly #heads: HeadClasses;
   readonly #hasStreaming: boolean;
+  readonly #hasRetrieval: boolean;
   readonly #budgetTokens: number;
+  /** Up to here the streaming heads read everything. */
+  readonly #exactWindow: number;
   /** Up to here every list reads everything, in decode and in prefill. */
   readonly #exactTokens: number;
   readonly #exactPrefillTokens: number;
@@ -44,9 +47,10 @@ export class LServePages implements PageListPolicy {
     this.#budgetTokens = pagesFor(Math.max(settings.tokenBudget, MIN_BUDGET_TOKENS)) * PAGE_TOKENS;
 
     const window = pagesFor(settings.sinkTokens) + pagesFor(settings.localTokens);
-    const exactWindow = this.#hasStreaming ? window * PAGE_TOKENS : Infinity;
-    this.#exactTokens = Math.min(exactWindow, this.#heads.classOf.includes(RETRIEVAL) ? this.#budgetTokens : Infinity);
-    this.#exactPrefillTokens = settings.sparsePrefill ? this.#exactTokens : exactWindow;
+    this.#exactWindow = this.#hasStreaming ? window * PAGE_TOKENS : Infinity;
+    this.#hasRetrieval = this.#heads.classOf.includes(RETRIEVAL);
+    this.#exactTokens = Math.min(this.#exactWindow, this.#hasRetrieval ? this.#budgetTokens : Infinity);
+    this.#exactPrefillTokens = settings.sparsePrefill ? this.#exactTokens : this.#exactWindow;
     const isDensePrefill = this.#exactPrefillTokens === Infinity;
     this.spanTokens = isDensePrefill ? PAGE_TOKENS : PREFILL_SPAN_TOKENS;
     this.prefixNamespace = isDensePrefill ? DENSE_NAMESPACE : this.#prefillName(streaming.size);
@@ -58,6 +62,13 @@ export class LServePages implements PageListPolicy {
 
   maxChunkTokens(start: number): number {
     return this.#exactPrefillTokens === Infinity ? Infinity : maxDenseOrSpan(start, this.#exactPrefillTokens);
+  }
+
+  /** Up to where the window of the streaming heads moves, or the retrieval heads begin to pick or pick anew. */
+  maxDecodeTokens(start: number): number {
+    const unmoved = maxDenseOrSpan(start, this.#exactWindow);
+    if (!this.#hasRetrieval) return unmoved;
+    return Math.min(unmoved, start <= this.#budgetTokens ? this.#budgetTokens + 1 - start : this.#untilFresh(start));
   }
 
   plan(pageTable: Int32Array, start: number, _tokens: number, phase: 'prefill' | 'decode'): AttentionPlan {
@@ -91,6 +102,12 @@ export class LServePages implements PageListPolicy {
   /** At a page border a page has become a candidate, so what was picked before is out of date. */
   #selection(start: number): 'fresh' | 'reuse' {
     return start % this.#settings.selectionInterval === 0 || start % PAGE_TOKENS === 0 ? 'fresh' : 'reuse';
+  }
+
+  /** Tokens from `start` to the next position that picks anew. */
+  #untilFresh(start: number): number {
+    const { selectionInterval } = this.#settings;
+    return Math.min(selectionInterval - (start % selectionInterval), PAGE_TOKENS - (start % PAGE_TOKENS));
   }
 
   /** Everything that decides what a prompt token could see, and nothing that decode alone uses. */

@@ -94,6 +94,11 @@ export interface PageListPolicy {
   /** The largest prefill chunk that may start at `start`; Infinity when any may. */
   maxChunkTokens(start: number): number;
   /**
+   * The largest decode chunk that may start at `start`, so that every token of it reads what a step of its
+   * own would list and pick: at least 1; Infinity when any may.
+   */
+  maxDecodeTokens(start: number): number;
+  /**
    * Plan for a chunk of `tokens` tokens at position `start`. `pageTable[i]` is the physical page of
    * positions 64i..64i+63; entries released by `releasablePages` are -1 and are never planned.
    */

@@ -43,6 +43,10 @@ export class StreamingPages implements PageListPolicy {
     return maxDenseOrSpan(start, this.#exactTokens);
   }
 
+  maxDecodeTokens(start: number): number {
+    return maxDenseOrSpan(start, this.#exactTokens);
+  }
+
   plan(pageTable: Int32Array, start: number): AttentionPlan {
     const { classOf, windows } = this.#heads;
     const own = sinksAndRecent(pageTable, { numSinks: this.#numSinks, recent: this.#recent(start) }, start);

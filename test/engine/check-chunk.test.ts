@@ -8,6 +8,7 @@ import { listOf } from './texts.ts';
 const geometry = { layers: 2, kvHeads: 1, vocab: 50, pages: 4 };
 const plan = listOf([0, 1], 100);
 const chunk: Chunk = {
+  phase: 'prefill',
   sequenceId: 1, tokens: Int32Array.of(3, 49), start: 100, pageTable: Int32Array.of(0, 1), promptTokens: 102, logits: 'last',
   attention: { classes: [plan], classOf: new Uint8Array(2), selection: 'fresh' },
 };

@@ -21,6 +21,8 @@ export interface ReadOptions {
   /** Tokens per step. */
   readonly chunkTokens?: number;
   readonly planner?: Planner;
+  /** Decode for chunks of one token, prefill for longer ones, unless given. */
+  readonly phase?: Chunk['phase'];
 }
 
 export function pagesFor(tokens: number): number {
@@ -67,6 +69,7 @@ export function picking(pick: number, recent = 2, selection: AttentionPlan['sele
 export function chunkOf(engine: Engine, text: Text, range: { start: number; end: number }, options: ReadOptions & { logits?: Chunk['logits'] } = {}): Chunk {
   const { start, end } = range;
   return {
+    phase: options.phase ?? (end - start === 1 ? 'decode' : 'prefill'),
     sequenceId: text.sequenceId, tokens: text.tokens.slice(start, end), start, pageTable: text.pageTable,
     attention: (options.planner ?? dense)(engine, text, start),
     promptTokens: text.promptTokens, logits: options.logits ?? 'all',

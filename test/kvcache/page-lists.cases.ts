@@ -129,6 +129,19 @@ export function pageListCases(name: string, create: (changes?: Partial<Attention
       expect(seenInPrefill(policy, length, () => [64, 320, 128][turn++ % 3]!)).toEqual(whole);
     });
 
+    test('shows every token of a decode chunk what a step of its own would show it', () => {
+      for (let start = 0; start < 1500; start += 7) {
+        const end = Math.min(start + policy.maxDecodeTokens(start), start + 150);
+        expect(end).toBeGreaterThan(start);
+        const first = describeDecoded(policy.plan(pages, start, end - start, 'decode'), { pages, start, position: start });
+        for (let position = start + 1; position < end; position++) {
+          const plan = policy.plan(pages, position, 1, 'decode');
+          expect(describeDecoded(plan, { pages, start: position, position: start })).toBe(first);
+          if (plan.classes.some(({ pick }, index) => pick > 0 && plan.classOf.includes(index))) expect(plan.selection).toBe('reuse');
+        }
+      }
+    });
+
     test('shows a decoded token what prefill would show it, if it says so', () => {
       const lists = (start: number, phase: 'prefill' | 'decode') => policy.plan(pages, start, 1, phase).classes.map(describeList);
       const isSame = positions.every((start) => JSON.stringify(lists(start, 'prefill')) === JSON.stringify(lists(start, 'decode')));
@@ -167,6 +180,17 @@ function describeSeen(plan: AttentionPlan, at: { pages: Int32Array; start: numbe
     const selection = list.pick === 0 ? '' : `${list.pick} of ${[...list.candidates].join()} by queries ${at.start}+${at.tokens}`;
     return `${[...visible].join()} ${selection}`;
   }).join(' | ');
+}
+
+/** What a decode step reads of the tokens before `position`, but for the pages that a window's mask hides. */
+function describeDecoded(plan: AttentionPlan, { pages, start, position }: { pages: Int32Array; start: number; position: number }): string {
+  const lists = plan.classes.filter((_, index) => index !== plan.classOf[5] && plan.classOf.includes(index));
+  return JSON.stringify(lists.map(({ fixed, candidates, pick, positionDelta, tokens }) => {
+    const entries = [...fixed].map((page, i) => [pages.indexOf(page), positionDelta?.[i] ?? 0] as const);
+    const before = entries.filter(([index]) => index * PAGE_TOKENS < position);
+    const numNew = start - position;
+    return [before, [...candidates], pick, tokens - numNew];
+  }));
 }
 
 function describeList({ fixed, candidates, pick, positionDelta }: PagePlan): unknown[] {

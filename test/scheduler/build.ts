@@ -39,6 +39,7 @@ export function timed(engine: Engine, clock: Clock, msPerToken = 0.05): Engine {
   return {
     spec: engine.spec,
     pages: engine.pages,
+    truncate: (sequence, length) => { engine.truncate(sequence, length); },
     forget: (id) => { engine.forget(id); },
     close: () => engine.close(),
     run: (step) => {

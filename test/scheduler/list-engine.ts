@@ -12,8 +12,8 @@ export class ListEngine implements Engine {
   readonly pages: number;
   /** Value of each position. [pages, PAGE_TOKENS] */
   readonly #values: Int32Array;
-  /** What each class of a sequence picked last. */
-  readonly #picked = new Map<number, Map<number, number[]>>();
+  /** What the classes of a sequence picked, and where; in order of position. */
+  readonly #picked = new Map<number, { start: number; index: number; pages: number[] }[]>();
 
   constructor(pages: number, spec: Partial<EngineSpec> = {}) {
     this.pages = pages;
@@ -26,6 +26,10 @@ export class ListEngine implements Engine {
 
   run(step: readonly Chunk[]): Promise<StepResult> {
     return Promise.resolve({ logits: step.map((chunk) => this.#chunk(chunk)), pagesRead: 0, pagesScored: 0 });
+  }
+
+  truncate({ sequenceId }: Pick<Chunk, 'sequenceId'>, length: number): void {
+    this.#picked.set(sequenceId, (this.#picked.get(sequenceId) ?? []).filter(({ start }) => start < length));
   }
 
   forget(sequenceId: number): void {
@@ -94,15 +98,15 @@ export class ListEngine implements Engine {
 
   #picks(chunk: Chunk, list: PagePlan, index: number): number[] {
     if (list.pick === 0) return [];
-    const known = this.#picked.get(chunk.sequenceId) ?? new Map<number, number[]>();
-    this.#picked.set(chunk.sequenceId, known);
-    const last = known.get(index);
+    const known = this.#picked.get(chunk.sequenceId) ?? [];
+    const last = known.findLast((picks) => picks.index === index)?.pages;
     if (chunk.attention.selection === 'reuse' && last?.length === list.pick) return last;
 
     const content = (page: number): number => this.#values[page * PAGE_TOKENS + PAGE_TOKENS - 1]!;
-    const score = (page: number): number => Math.max(...Array.from(chunk.tokens, (token) => mix(content(page), token)));
+    const asking = chunk.phase === 'decode' ? chunk.tokens.subarray(0, 1) : chunk.tokens;
+    const score = (page: number): number => Math.max(...Array.from(asking, (token) => mix(content(page), token)));
     const picked = [...list.candidates].sort((a, b) => score(b) - score(a)).slice(0, list.pick);
-    known.set(index, picked);
+    this.#picked.set(chunk.sequenceId, [...known.slice(-64), { start: chunk.start, index, pages: picked }]);
     return picked;
   }
 }

@@ -11,7 +11,8 @@ function chunk(sequenceId: number, tokens: number, list: { fixed?: number; pick?
     pick: list.pick ?? 0, tokens: 64 * ((list.fixed ?? 4) + (list.pick ?? 0)),
   };
   const attention = { classes: [plan], classOf: Uint8Array.of(0), selection };
-  return { sequenceId, tokens: new Int32Array(tokens), start: 640_000, pageTable: new Int32Array(10_001), attention, promptTokens: 1, logits: 'last' };
+  const phase = tokens === 1 ? 'decode' : 'prefill';
+  return { sequenceId, phase, tokens: new Int32Array(tokens), start: 640_000, pageTable: new Int32Array(10_001), attention, promptTokens: 1, logits: 'last' };
 }
 
 function runsOf(step: readonly Chunk[], picked = new PickedPages(1)) {
@@ -32,7 +33,7 @@ test('a long list does not make short ones pay for its length', () => {
 
 test('sequences whose picked pages are known ride with those that select', () => {
   const picked = new PickedPages(1);
-  picked.set(2, 0, new Int32Array(8));
+  picked.set({ sequenceId: 2, start: 0 }, 0, new Int32Array(8));
   expect(runsOf([chunk(2, 1, { pick: 8 }, 'reuse'), chunk(1, 1, { pick: 8 }), chunk(3, 1, { pick: 8 }, 'reuse')], picked)).toEqual([
     { kind: 'decode', ids: [1, 3, 2], pick: 8, numSelecting: 2 },
   ]);
