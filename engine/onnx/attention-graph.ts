@@ -5,6 +5,9 @@
  *   decode   one token of each of B sequences; every (sequence, KV head) is a batch entry with a list of its own
  *   uniform  one chunk of one sequence, all heads of a layer reading lists of one length
  *   split    one chunk of one sequence, each head reading a list of its own length
+ * The kernel takes a batch of sequences for one new token each only, so several decode steps of a sequence
+ * are a chunk. With int8 KV they go through decode's kernel (`steps`), for its very sums; prefill is computed
+ * in float, which is faster for many rows.
  * With int8 KV, keys and values arrive divided by their scales (quantised with scale 1), and the scales are
  * folded into q and into the result. Knows no sequences. Called by graph-ops.ts.
  */
@@ -31,8 +34,9 @@ export class AttentionGraph {
     this.#selection = new SelectionGraph(spec, precision);
     this.#one = graph.constant('float32', [1], Float32Array.of(1));
     graph.input('listShape', 'int64', [4]);
-    for (const condition of ['decode', 'uniform', 'select']) graph.input(condition, 'bool', []);
+    for (const condition of ['decode', 'uniform', 'select', ...(this.#int8 ? ['steps'] : [])]) graph.input(condition, 'bool', []);
     graph.input('pick', 'int64', [1]);
+    graph.input('asking', 'int32', ['asking']);
     for (let layer = 0; layer < spec.layers; layer++) this.#declare(layer);
   }
 
@@ -44,7 +48,7 @@ export class AttentionGraph {
     const stored = this.#store(names, scaled);
     const [attended, picked] = graph.branch('decode', ['float32', 'int32'], {
       then: (branch) => this.#decode(branch, layer, scaled),
-      otherwise: (branch) => this.#prefill(branch, layer, { ...scaled, ...stored }),
+      otherwise: (branch) => this.#chunk(branch, layer, { steps: scaled, prefill: { ...scaled, ...stored } }),
     }) as [Value, Value];
     graph.output(names.picked, picked, 'int32', ['picked']);
     return this.#int8 ? graph.op('Mul', [attended, names.outputScale]) : attended;
@@ -102,7 +106,7 @@ export class AttentionGraph {
     const names = layerNames(layer);
     const group = heads / kvHeads;
     const perItem = graph.op('Reshape', [q, graph.int64(-1, group, headDim)]); // [items, group, headDim]
-    const { rows, picked } = this.#selection.rows(graph, names, perItem);
+    const { rows, picked } = this.#selection.rows(graph, names, () => perItem);
     const past = (pool: Value): Value => graph.op('Reshape', [graph.op('Gather', [pool, rows], { axis: 0 }), 'listShape']);
     const attended = this.#attend(graph, layer, {
       q: graph.op('Reshape', [q, graph.int64(-1, 1, group * headDim)]),
@@ -114,49 +118,62 @@ export class AttentionGraph {
     return [graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]), picked];
   }
 
-  #prefill(graph: Graph, layer: number, projections: Projections): Value[] {
-    const { kvHeads, headDim } = this.#spec;
-    const names = layerNames(layer);
-    const perHead = graph.op('Transpose', [graph.op('Reshape', [projections.q, graph.int64(0, kvHeads, -1)])], { perm: [1, 0, 2] });
-    const queries = graph.op('Reshape', [perHead, graph.int64(kvHeads, -1, headDim)]); // [kvHeads, tokens * group, headDim]
-    const { rows, picked } = this.#selection.rows(graph, names, queries);
-    const attended = graph.branch('uniform', ['float32'], {
-      then: (branch) => [this.#uniform(branch, layer, projections, rows)],
-      otherwise: (branch) => [this.#split(branch, layer, projections, rows)],
+  /** `steps` and `prefill`: the chunk's projections as either kernel takes them. */
+  #chunk(graph: Graph, layer: number, projections: { steps: Projections; prefill: Projections }): Value[] {
+    const { rows, picked } = this.#selection.rows(graph, layerNames(layer), (branch) => this.#askingQueries(branch, projections.steps.q));
+    const attend = (branch: Graph, kernel: Kernel): Value => {
+      const input = { layer, rows, ...projections[kernel], int8: this.#int8 && kernel === 'steps' };
+      return branch.branch('uniform', ['float32'], {
+        then: (uniform) => [this.#uniform(uniform, input)],
+        otherwise: (split) => [this.#split(split, input)],
+      })[0]!;
+    };
+    if (!this.#int8) return [attend(graph, 'prefill'), picked];
+    const attended = graph.branch('steps', ['float32'], {
+      then: (branch) => [attend(branch, 'steps')],
+      otherwise: (branch) => [attend(branch, 'prefill')],
     });
     return [attended[0]!, picked];
   }
 
-  #uniform(graph: Graph, layer: number, { q, k, v }: Projections, rows: Value): Value {
+  /** Queries of the tokens that pages are picked for. -> [kvHeads, asking * group, headDim] */
+  #askingQueries(graph: Graph, q: Value): Value {
+    const { kvHeads, headDim } = this.#spec;
+    const asking = graph.op('Gather', [q, 'asking'], { axis: 0 });
+    const perHead = graph.op('Transpose', [graph.op('Reshape', [asking, graph.int64(0, kvHeads, -1)])], { perm: [1, 0, 2] });
+    return graph.op('Reshape', [perHead, graph.int64(kvHeads, -1, headDim)]);
+  }
+
+  #uniform(graph: Graph, { layer, q, k, v, rows, int8 }: ChunkInputs): Value {
     const { heads, kvHeads, headDim } = this.#spec;
     const names = layerNames(layer);
-    const past = (pool: Value): Value => graph.op('Reshape', [this.#float(graph, graph.op('Gather', [pool, rows], { axis: 0 })), graph.int64(1, kvHeads, -1, headDim)]);
+    const past = (pool: Value): Value => graph.op('Reshape', [this.#kept(graph, graph.op('Gather', [pool, rows], { axis: 0 }), int8), graph.int64(1, kvHeads, -1, headDim)]);
     const attended = this.#attend(graph, layer, {
       q: graph.op('Reshape', [q, graph.int64(1, -1, heads * headDim)]),
-      k: graph.op('Reshape', [this.#float(graph, k), graph.int64(1, -1, kvHeads * headDim)]),
-      v: graph.op('Reshape', [this.#float(graph, v), graph.int64(1, -1, kvHeads * headDim)]),
+      k: graph.op('Reshape', [this.#kept(graph, k, int8), graph.int64(1, -1, kvHeads * headDim)]),
+      v: graph.op('Reshape', [this.#kept(graph, v, int8), graph.int64(1, -1, kvHeads * headDim)]),
       pastKeys: past(names.keys), pastValues: past(names.values), past: names.past, total: names.totals,
-      heads, kvHeads, int8: false,
+      heads, kvHeads, int8,
     });
     return graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]);
   }
 
-  #split(graph: Graph, layer: number, { q, k, v }: Projections, rows: Value): Value {
+  #split(graph: Graph, { layer, q, k, v, rows, int8 }: ChunkInputs): Value {
     const { heads, kvHeads, headDim } = this.#spec;
     const names = layerNames(layer);
     const group = heads / kvHeads;
     const parts = (x: Value, axis: number): Value[] => (kvHeads === 1 ? [x] : graph.ops('Split', kvHeads, [x], { axis, num_outputs: kvHeads }));
     const headRows = kvHeads === 1 ? [rows] : graph.ops('Split', kvHeads, [rows, names.cuts], { axis: 0 });
-    const [queries, keys, values] = [parts(q, 1), parts(this.#float(graph, k), 1), parts(this.#float(graph, v), 1)];
+    const [queries, keys, values] = [parts(q, 1), parts(this.#kept(graph, k, int8), 1), parts(this.#kept(graph, v, int8), 1)];
     const [past, totals] = [parts(names.past, 0), parts(names.totals, 0)];
     const attended = headRows.map((list, head) => {
-      const pages = (pool: Value): Value => graph.op('Reshape', [this.#float(graph, graph.op('Gather', [pool, list], { axis: 0 })), graph.int64(1, 1, -1, headDim)]);
+      const pages = (pool: Value): Value => graph.op('Reshape', [this.#kept(graph, graph.op('Gather', [pool, list], { axis: 0 }), int8), graph.int64(1, 1, -1, headDim)]);
       return this.#attend(graph, layer, {
         q: graph.op('Reshape', [queries[head]!, graph.int64(1, -1, group * headDim)]),
         k: graph.op('Reshape', [keys[head]!, graph.int64(1, -1, headDim)]),
         v: graph.op('Reshape', [values[head]!, graph.int64(1, -1, headDim)]),
         pastKeys: pages(names.keys), pastValues: pages(names.values), past: past[head]!, total: totals[head]!,
-        heads: group, kvHeads: 1, int8: false,
+        heads: group, kvHeads: 1, int8,
       });
     });
     const joined = kvHeads === 1 ? attended[0]! : graph.op('Concat', attended, { axis: 2 });
@@ -177,9 +194,21 @@ export class AttentionGraph {
     return graph.contribs('GroupQueryAttention', [true, true, true], inputs, attributes)[0]!;
   }
 
-  #float(graph: Graph, x: Value): Value {
-    return this.#int8 ? graph.op('Cast', [x], { to: 1 }) : x;
+  /** As the kernel takes it: as it is, or in float. */
+  #kept(graph: Graph, x: Value, int8: boolean): Value {
+    return int8 || !this.#int8 ? x : graph.op('Cast', [x], { to: 1 });
   }
+}
+
+/** Several decode steps of a sequence, or a piece of its prompt. */
+type Kernel = 'steps' | 'prefill';
+
+interface ChunkInputs extends Projections {
+  readonly layer: number;
+  /** Rows of KV memory to read. */
+  readonly rows: Value;
+  /** Whether the int8 kernel runs. */
+  readonly int8: boolean;
 }
 
 interface AttendInputs {

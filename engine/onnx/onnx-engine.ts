@@ -1,7 +1,7 @@
 /**
  * The CPU engine: one ONNX Runtime session over a graph of our own, KV memory in typed arrays, page lists
- * and page selection inside the graph. A step is cut into runs: decode steps that fit together share one,
- * each prefill chunk is its own. Knows no techniques. Built by engine/create.ts, called by the scheduler.
+ * and page selection inside the graph. A step is cut into runs: single tokens that fit together share one,
+ * each longer chunk is its own. Knows no techniques. Built by engine/create.ts, called by the scheduler.
  */
 import { InferenceSession, type Tensor } from 'onnxruntime-node';
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
@@ -79,7 +79,7 @@ export class OnnxEngine implements Engine {
     this.memory = new KvMemory({ ...spec, precision, pages: pages + SPARE_PAGES });
     this.#picked = new PickedPages(spec.layers * spec.kvHeads);
     this.#rotated = new RotatedPages({ memory: this.memory, rope, firstPage: pages, numPages: SPARE_PAGES });
-    this.#inputs = new RunInputs({ spec, rope, picked: this.#picked, rotated: this.#rotated });
+    this.#inputs = new RunInputs({ spec, precision, rope, picked: this.#picked, rotated: this.#rotated });
   }
 
   async run(step: readonly Chunk[]): Promise<StepResult> {
@@ -91,7 +91,7 @@ export class OnnxEngine implements Engine {
       const prepared = this.#inputs.prepare(run);
       const outputs = await this.#session.run({ ...prepared.feeds, ...this.memory.tensors, ...this.#scaleFeeds });
       this.#store(run, outputs);
-      if (run.kind === 'decode' && run.pick > 0) this.#remember(run, prepared, outputs);
+      if (run.pick > 0) this.#remember(run, prepared, outputs);
       this.#collect(run, outputs, logits);
       pagesRead += prepared.pagesRead;
       pagesScored += prepared.pagesScored;

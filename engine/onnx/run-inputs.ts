@@ -1,6 +1,6 @@
 /**
- * From chunks to the inputs of one run of the session. A run is either decode (one token of each of several
- * sequences) or one prefill chunk. Knows the graph's inputs and the memory's row numbers. Called by
+ * From chunks to the inputs of one run of the session. A run is either one token of each of several sequences
+ * or one chunk of several tokens. Knows the graph's inputs and the memory's row numbers. Called by
  * onnx-engine.ts.
  */
 import { Tensor } from 'onnxruntime-node';
@@ -8,7 +8,7 @@ import type { PagePlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import type { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
-import { layerNames } from './graph-interface.ts';
+import { layerNames, type OnnxPrecision } from './graph-interface.ts';
 import type { PickedPages } from './picked-pages.ts';
 import type { RotatedPages } from './rotated-pages.ts';
 import { givenLists, selectedLists, type LayerLists, type ListItem } from './run-lists.ts';
@@ -33,14 +33,25 @@ export interface PreparedRun {
   readonly pagesScored: number;
 }
 
+export interface RunInputsOptions {
+  readonly spec: ModelSpec;
+  readonly precision: OnnxPrecision;
+  readonly rope: Rope;
+  readonly picked: PickedPages;
+  readonly rotated: RotatedPages;
+}
+
 export class RunInputs {
   readonly #spec: ModelSpec;
+  /** The int8 graph tells decode chunks from prefill. */
+  readonly #hasSteps: boolean;
   readonly #rope: Rope;
   readonly #picked: PickedPages;
   readonly #rotated: RotatedPages;
 
-  constructor({ spec, rope, picked, rotated }: { spec: ModelSpec; rope: Rope; picked: PickedPages; rotated: RotatedPages }) {
+  constructor({ spec, precision, rope, picked, rotated }: RunInputsOptions) {
     this.#spec = spec;
+    this.#hasSteps = precision === 'int8';
     this.#rope = rope;
     this.#picked = picked;
     this.#rotated = rotated;
@@ -115,6 +126,8 @@ export class RunInputs {
   }
 
   #switches({ kind, chunks, pick }: Run): Feeds {
+    const { phase, tokens } = chunks[0]!;
+    const asking = Int32Array.from({ length: phase === 'decode' ? 1 : tokens.length }, (_, token) => token);
     const flag = (value: boolean): Tensor => new Tensor('bool', Uint8Array.of(value ? 1 : 0), []);
     const { kvHeads, headDim } = this.#spec;
     const numItems = BigInt(chunks.length * kvHeads);
@@ -122,6 +135,8 @@ export class RunInputs {
       decode: flag(kind === 'decode'),
       uniform: flag(kind === 'uniform'),
       select: flag(pick > 0),
+      ...(this.#hasSteps ? { steps: flag(phase === 'decode') } : {}),
+      asking: new Tensor('int32', asking, [asking.length]),
       pick: new Tensor('int64', BigInt64Array.of(BigInt(pick)), [1]),
       listShape: new Tensor('int64', BigInt64Array.of(numItems, 1n, -1n, BigInt(headDim)), [4]),
     };

@@ -1,6 +1,6 @@
 /**
  * Cuts a step into runs of the session. Decode steps share a run when their lists have about one length,
- * since a run's tensors are rectangular; prefill chunks run alone. Chunks of one sequence
+ * since a run's tensors are rectangular; chunks of several tokens run alone. Chunks of one sequence
  * keep their order. Pure. Called by onnx-engine.ts.
  */
 import type { AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
@@ -20,7 +20,7 @@ export function* planRuns(step: readonly Chunk[], picked: PickedPages): Generato
       sequences.clear();
     }
     if (chunk.tokens.length > 1) {
-      yield prefillRun(chunk);
+      yield chunkRun(chunk, picked);
       continue;
     }
     addTo(waiting, sizeClass(chunk.attention), chunk);
@@ -50,10 +50,10 @@ function* decodeGroup(chunks: readonly Chunk[], picked: PickedPages): Generator<
   }
 }
 
-function prefillRun(chunk: Chunk): Run {
-  const used = new Set(chunk.attention.classOf);
-  const pick = pickOf(chunk.attention);
-  return { kind: used.size === 1 ? 'uniform' : 'split', chunks: [chunk], pick, numSelecting: pick > 0 ? 1 : 0 };
+function chunkRun(chunk: Chunk, picked: PickedPages): Run {
+  const kind = new Set(chunk.attention.classOf).size === 1 ? 'uniform' : 'split';
+  if (!selects(chunk, picked)) return { kind, chunks: [chunk], pick: 0, numSelecting: 0 };
+  return { kind, chunks: [chunk], pick: pickOf(chunk.attention), numSelecting: 1 };
 }
 
 function selects({ attention, sequenceId }: Chunk, picked: PickedPages): boolean {

@@ -18,13 +18,13 @@ export class SelectionGraph {
   }
 
   /**
-   * queries: [items, queries, headDim] -> the rows to read, flat as `order` lays them out, and the picked
+   * queries: gives, in the branch that needs them, [items, queries, headDim] -> the rows to read, flat as `order` lays them out, and the picked
    * rows, flat [selected items * pick]. Without selection the given rows and nothing.
    */
-  rows(graph: Graph, names: LayerNames, queries: Value): { rows: Value; picked: Value } {
+  rows(graph: Graph, names: LayerNames, queries: (branch: Graph) => Value): { rows: Value; picked: Value } {
     const [rows, picked] = graph.branch('select', ['int32', 'int32'], {
       then: (branch) => {
-        const best = this.#pick(branch, names, queries);
+        const best = this.#pick(branch, names, queries(branch));
         const known = branch.op('Concat', [best, names.rows], { axis: 0 });
         return [branch.op('Gather', [known, names.order], { axis: 0 }), best];
       },

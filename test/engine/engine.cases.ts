@@ -45,6 +45,7 @@ export function engineCases(name: string, make: EngineMaker, tolerance: EngineTo
   });
   describe(`${name}: lists of pages`, () => { listCases(make, tolerance); });
   describe(`${name}: selected pages`, () => { selectionCases(make, tolerance); });
+  describe(`${name}: decode chunks of several tokens`, () => { decodeChunkCases(make, tolerance); });
   describe(`${name}: steps`, () => { stepCases(make, tolerance); });
 }
 
@@ -60,6 +61,17 @@ function makeCases(options: TinyModelOptions, make: EngineMaker, tolerance: Engi
     const { engine, text } = bench(chunkTokens === 1 ? 140 : 280);
     const whole = await readText(engine, text);
     expectClose(await readText(engine, text, { chunkTokens }), whole, tolerance.self);
+  });
+
+  test.each([2, 5, 17])('a decode chunk of %i tokens gives what steps of one give, over page borders too', async (chunkTokens) => {
+    const { engine, reference, text } = bench(200);
+    const read = async (which: Engine, tokens: number) => {
+      await readText(which, text, { to: 150 });
+      return readText(which, text, { from: 150, chunkTokens: tokens, phase: 'decode' });
+    };
+    const chunks = await read(engine, chunkTokens);
+    expectClose(chunks, await read(engine, 1), tolerance.self);
+    expectClose(chunks, await read(reference, chunkTokens), tolerance.reference);
   });
 
   test('tokens generated after the prompt are those of the reference', async () => {
@@ -196,6 +208,81 @@ function selectionCases(make: EngineMaker, tolerance: EngineTolerance): void {
   });
 }
 
+function decodeChunkCases(make: EngineMaker, tolerance: EngineTolerance): void {
+  const bench = useBench({ layers: 3 }, make);
+
+  test.each<[string, Planner]>([
+    ['sinks and recent pages', sinksAndRecent],
+    ['another list for every KV head', headsApart],
+    ['sinks at moved positions', sinksMovedUp],
+  ])('read their lists as single steps do: %s', async (_, planner) => {
+    const { engine, reference, text } = bench(449);
+    const read = async (which: Engine, chunkTokens: number) => {
+      await readText(which, text, { to: 385, chunkTokens: 64, planner });
+      return readText(which, text, { from: 385, chunkTokens, planner, phase: 'decode' });
+    };
+    const chunks = await read(engine, 16);
+    expectClose(chunks, await read(engine, 1), tolerance.self);
+    expectClose(chunks, await read(reference, 16), tolerance.reference);
+  });
+
+  test('pick pages by their first token, and the next steps use them again', async () => {
+    const { engine, text } = bench(900);
+    const read = async (cuts: readonly number[]) => {
+      engine.forget(text.sequenceId);
+      await readText(engine, text, { to: 860 });
+      return joined(await readCuts(engine, text, cuts, halfPickingThenReusing));
+    };
+    const single = Array.from({ length: 21 }, (_, i) => 860 + i);
+    expectClose(await read([860, 865, 866, 870, 875, 880]), await read(single), tolerance.self);
+  });
+
+  test('pick pages as the reference does', async () => {
+    const { engine, reference, text } = bench(900);
+    const read = async (which: Engine) => {
+      await readText(which, text, { to: 860 });
+      return readText(which, text, { from: 860, chunkTokens: 10, phase: 'decode', planner: halfPicking });
+    };
+    expectClose(await read(engine), await read(reference), tolerance.picked);
+  });
+
+  test('truncated texts go on as if the rest had never been computed', async () => {
+    const { engine, text } = bench(960);
+    const wrong = { ...text, tokens: Int32Array.from(text.tokens, (token, i) => (i < 885 ? token : (token + 1) % engine.spec.vocab)) };
+    const read = async (rejected: boolean) => {
+      engine.forget(text.sequenceId);
+      await readText(engine, text, { to: 880 });
+      await readCuts(engine, text, [880, 881], halfPickingThenReusing);
+      if (rejected) {
+        await readCuts(engine, wrong, [881, 884, 897], halfPickingThenReusing);
+        engine.truncate(text, 885);
+      } else {
+        await readCuts(engine, text, [881, 884, 885], halfPickingThenReusing);
+      }
+      const next = await readCuts(engine, text, [885, 887, 896], halfPickingThenReusing);
+      await readText(engine, text, { from: 896, to: 959 });
+      return joined([...next, await readText(engine, text, { from: 959, planner: picking(6) })]);
+    };
+    expectClose(await read(true), await read(false), tolerance.self);
+  });
+
+  test('a truncated text forgets the pages that it picked behind its end', async () => {
+    const { engine, text } = bench(900);
+    const wrong = { ...text, tokens: text.tokens.toReversed() };
+    const read = async (rejected: boolean) => {
+      engine.forget(text.sequenceId);
+      await readText(engine, text, { to: 862 });
+      await readCuts(engine, text, [862, 863], halfPicking);
+      if (rejected) {
+        await readCuts(engine, wrong, [863, 866, 868], halfPicking);
+        engine.truncate(text, 863);
+      }
+      return joined(await readCuts(engine, text, [863, 866], halfPickingThenReusing));
+    };
+    expectClose(await read(true), await read(false), tolerance.self);
+  });
+}
+
 function stepCases(make: EngineMaker, tolerance: EngineTolerance): void {
   const bench = useBench({ layers: 2 }, make);
 
@@ -312,6 +399,15 @@ function expectFar(got: Float32Array, other: Float32Array, { reference }: Engine
   expect(relativeError(got, other)).toBeGreaterThan(2 * reference);
 }
 
+/** Decode chunks between the cuts. */
+async function readCuts(engine: Engine, text: Text, cuts: readonly number[], planner: Planner): Promise<Float32Array[]> {
+  const rows: Float32Array[] = [];
+  for (let i = 1; i < cuts.length; i++) {
+    rows.push(await readText(engine, text, { from: cuts[i - 1]!, to: cuts[i]!, planner, phase: 'decode' }));
+  }
+  return rows;
+}
+
 /** Logits are valid until the next run only. */
 function copyAll(logits: readonly (Float32Array | null)[]): Float32Array[] {
   return logits.map((rows) => Float32Array.from(rows!));
@@ -365,3 +461,7 @@ function inTurn(engine: Engine, plans: readonly AttentionPlan[]): AttentionPlan 
     classOf: Uint8Array.from({ length: numHeads }, (_, head) => (head + Math.floor(head / engine.spec.kvHeads)) % plans.length),
   };
 }
+
+/** As halfPicking; only multiples of 5 pick anew. */
+const halfPickingThenReusing: Planner = (engine, text, start) =>
+  ({ ...halfPicking(engine, text, start), selection: start % 5 === 0 ? 'fresh' : 'reuse' });

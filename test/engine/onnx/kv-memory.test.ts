@@ -64,3 +64,17 @@ test('turning a page forward and back gives its keys again, within rounding', ()
   expect(Math.max(...differences)).toBeLessThanOrEqual(2);
   expect(pool.subarray(size, 2 * size)).not.toEqual(pool.subarray(0, size));
 });
+
+test('keys written after a truncation count as if the forgotten ones had never been', () => {
+  const keysFrom = (seed: number, tokens: number) => new Int8Array(tokens * width).map((_, i) => ((i * 37 + seed * 11) % 200) - 100);
+  const at = (start: number) => ({ start, pageTable: Int32Array.of(1) });
+  fc.assert(fc.property(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 20 }), (kept, forgotten) => {
+    const [plain, truncated] = [new KvMemory(geometry), new KvMemory(geometry)];
+    const write = (memory: KvMemory, keys: Int8Array, start: number) => { memory.write(0, { keys, values: keys, first: 0, count: keys.length / width }, at(start)); };
+    for (const memory of [plain, truncated]) write(memory, keysFrom(1, kept), 0);
+    write(truncated, keysFrom(2, forgotten), kept);
+    truncated.truncate(1, kept);
+    for (const memory of [plain, truncated]) write(memory, keysFrom(3, 64 - kept), kept);
+    for (const [name, { data }] of Object.entries(plain.tensors)) expect(truncated.tensors[name]!.data).toEqual(data);
+  }), { numRuns: 50 });
+});

@@ -1,10 +1,17 @@
 // The ONNX engine: the cases of every engine, in both precisions, and recycled memory.
-import { afterAll, expect, test } from 'vitest';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createOnnxEngine, type OnnxEngine } from '../../../engine/onnx/onnx-engine.ts';
 import type { OnnxPrecision } from '../../../engine/onnx/graph-interface.ts';
+import { readHeadOrder } from '../../../engine/model/head-file.ts';
+import { readJsonFile } from '../../../engine/model/model-file-error.ts';
+import { parseModelSpec } from '../../../engine/model/spec.ts';
 import { Weights } from '../../../engine/model/weights.ts';
+import { createPageListPolicy } from '../../../kvcache/page-lists/create.ts';
+import type { AttentionSettings } from '../../../kvcache/page-lists/page-list.ts';
+import { packagePath } from '../../../server/package.ts';
 import { engineCases } from '../engine.cases.ts';
-import { chunkOf, picking, randomText, readText } from '../texts.ts';
+import { chunkOf, picking, randomText, readText, type Planner } from '../texts.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 
 async function makeOnnx({ dir, spec }: TinyModel, pages: number, precision: OnnxPrecision): Promise<OnnxEngine> {
@@ -54,3 +61,52 @@ test('int8 sequences decode in company as alone, to the bit: sampling from a see
   expect((await engine.run(chunks)).logits.map((row) => [...row!])).toEqual(alone);
   await engine.close();
 });
+
+describe('int8 decode chunks of the bundled model give single steps to the bit', () => {
+  const length = 1700;
+  const settings: AttentionSettings = {
+    attention: 'dense', tokenBudget: 512, sinkTokens: 128, localTokens: 256, streamingHeads: 0,
+    selectionInterval: 64, renumberPositions: false, sparsePrefill: true,
+  };
+  let engine: OnnxEngine;
+  beforeAll(async () => {
+    const dir = packagePath('models/longspan-16m');
+    const spec = parseModelSpec(await readJsonFile(join(dir, 'config.json')));
+    const weights = await Weights.open(dir, spec);
+    engine = await createOnnxEngine({ spec, weights, precision: 'int8', threads: 1, pages: 60, headOrder: await readHeadOrder(dir, '', spec) });
+    weights.close();
+  });
+  afterAll(() => engine.close());
+
+  test.each<[string, Partial<AttentionSettings>]>([
+    ['dense', {}],
+    ['lserve', { attention: 'lserve' }],
+    ['lserve, half of the heads streaming', { attention: 'lserve', streamingHeads: 0.5 }],
+    ['streaming', { attention: 'streaming' }],
+  ])('%s', async (_, changes) => {
+    const policy = createPageListPolicy({ ...settings, ...changes }, engine.spec);
+    const planner: Planner = (_, { pageTable }, start) => policy.plan(pageTable, start, 1, 'decode');
+    const text = randomText(1, length, { vocab: engine.spec.vocab });
+    const other = randomText(2, 1300, { vocab: engine.spec.vocab, firstPage: 28 });
+    const companion = () => chunkOf(engine, other, { start: 1298, end: 1300 }, { planner, phase: 'decode' });
+    for (const id of [1, 2]) engine.forget(id);
+    await readText(engine, other, { to: 1298 });
+    await readText(engine, text, { to: 1665 });
+    const single = await readText(engine, text, { from: 1665, chunkTokens: 1, planner });
+    for (const chunkTokens of [2, 5, 9, 17]) {
+      engine.forget(1);
+      const alone = await readText(engine, text, { from: 1665, chunkTokens, planner, phase: 'decode' });
+      expect(firstDifference(alone, single)).toBeNull();
+    }
+    for (const id of [1, 2]) engine.forget(id);
+    const chunk = chunkOf(engine, text, { start: 1665, end: 1682 }, { planner, phase: 'decode' });
+    const together = await engine.run([companion(), chunk]);
+    expect(firstDifference(together.logits[1]!, single.subarray(0, 17 * engine.spec.vocab))).toBeNull();
+  });
+});
+
+function firstDifference(a: Float32Array, b: Float32Array): number | null {
+  expect(a.length).toBe(b.length);
+  const index = a.findIndex((value, i) => value !== b[i]);
+  return index < 0 ? null : index;
+}

@@ -44,6 +44,18 @@ test('chunks of one sequence keep their order', () => {
   expect(runs.map(({ kind }) => kind)).toEqual(['uniform', 'decode', 'uniform', 'decode']);
 });
 
+test('several decode tokens of a sequence run alone, and select only if they have to', () => {
+  const picked = new PickedPages(1);
+  picked.set({ sequenceId: 2, start: 0 }, 0, new Int32Array(8));
+  const verified = (id: number, selection: 'fresh' | 'reuse'): Chunk => ({ ...chunk(id, 5, { pick: 8 }, selection), phase: 'decode' });
+  expect(runsOf([verified(1, 'reuse'), verified(2, 'reuse'), verified(2, 'fresh'), chunk(3, 1)], picked)).toEqual([
+    { kind: 'uniform', ids: [1], pick: 8, numSelecting: 1 },
+    { kind: 'uniform', ids: [2], pick: 0, numSelecting: 0 },
+    { kind: 'uniform', ids: [2], pick: 8, numSelecting: 1 },
+    { kind: 'decode', ids: [3], pick: 0, numSelecting: 0 },
+  ]);
+});
+
 test('different numbers of pages to pick need different runs', () => {
   expect(runsOf([chunk(1, 1, { pick: 8 }), chunk(2, 1, { pick: 12 })])).toHaveLength(2);
 });
