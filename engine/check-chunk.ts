@@ -19,6 +19,8 @@ export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pages }: Geom
     throw new RangeError(`classOf has ${attention.classOf.length} entries for ${layers * kvHeads} KV heads`);
   }
   checkBelow('head class', attention.classOf, attention.classes.length);
+  const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
+  if (perQueryHead && tokens.length > 1) throw new RangeError(`a chunk whose query heads pick has 1 token, got ${tokens.length}`);
   for (const plan of attention.classes) checkPlan(plan, start, pages);
 }
 

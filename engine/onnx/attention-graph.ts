@@ -1,10 +1,11 @@
 /**
  * Attention over page lists as ONNX nodes. Per layer: KV memory comes in as inputs (the engine owns the
  * bytes and writes the new rows after the run), the pages to read as row numbers (row = page * kvHeads +
- * head), and three shapes of a run are branches of one graph:
+ * head), and four shapes of a run are branches of one graph:
  *   decode   one token of each of B sequences; every (sequence, KV head) is a batch entry with a list of its own
  *   uniform  one chunk of one sequence, all heads of a layer reading lists of one length
  *   split    one chunk of one sequence, each head reading a list of its own length
+ *   queryHeads  as decode, every query head a batch entry: each reads pages of its own choice
  * The kernel takes a batch of sequences for one new token each only, so several decode steps of a sequence
  * are a chunk. With int8 KV they go through decode's kernel (`steps`), for its very sums; prefill is computed
  * in float, which is faster for many rows.
@@ -34,7 +35,7 @@ export class AttentionGraph {
     this.#selection = new SelectionGraph(spec, precision);
     this.#one = graph.constant('float32', [1], Float32Array.of(1));
     graph.input('listShape', 'int64', [4]);
-    for (const condition of ['decode', 'uniform', 'select', ...(this.#int8 ? ['steps'] : [])]) graph.input(condition, 'bool', []);
+    for (const condition of ['decode', 'queryHeads', 'uniform', 'select', ...(this.#int8 ? ['steps'] : [])]) graph.input(condition, 'bool', []);
     graph.input('pick', 'int64', [1]);
     graph.input('asking', 'int32', ['asking']);
     for (let layer = 0; layer < spec.layers; layer++) this.#declare(layer);
@@ -48,7 +49,10 @@ export class AttentionGraph {
     const stored = this.#store(names, scaled);
     const [attended, picked] = graph.branch('decode', ['float32', 'int32'], {
       then: (branch) => this.#decode(branch, layer, scaled),
-      otherwise: (branch) => this.#chunk(branch, layer, { steps: scaled, prefill: { ...scaled, ...stored } }),
+      otherwise: (other) => other.branch('queryHeads', ['float32', 'int32'], {
+        then: (branch) => this.#queryHeads(branch, layer, scaled),
+        otherwise: (branch) => this.#chunk(branch, layer, { steps: scaled, prefill: { ...scaled, ...stored } }),
+      }),
     }) as [Value, Value];
     graph.output(names.picked, picked, 'int32', ['picked']);
     return this.#int8 ? graph.op('Mul', [attended, names.outputScale]) : attended;
@@ -114,6 +118,24 @@ export class AttentionGraph {
       v: graph.op('Reshape', [v, graph.int64(-1, 1, headDim)]),
       pastKeys: past(names.keys), pastValues: past(names.values), past: names.past, total: names.totals,
       heads: group, kvHeads: 1, int8: this.#int8,
+    });
+    return [graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]), picked];
+  }
+
+  #queryHeads(graph: Graph, layer: number, { q, k, v }: Projections): Value[] {
+    const { heads, kvHeads, headDim } = this.#spec;
+    const names = layerNames(layer);
+    const perItem = graph.op('Reshape', [q, graph.int64(-1, 1, headDim)]); // [items, 1, headDim]
+    const { rows, picked } = this.#selection.rows(graph, names, () => perItem);
+    const past = (pool: Value): Value => graph.op('Reshape', [graph.op('Gather', [pool, rows], { axis: 0 }), 'listShape']);
+    const shared = (x: Value): Value => {
+      const repeated = graph.op('Tile', [graph.op('Reshape', [x, graph.int64(-1, 1, headDim)]), graph.int64(1, heads / kvHeads, 1)]);
+      return graph.op('Reshape', [repeated, graph.int64(-1, 1, headDim)]);
+    };
+    const attended = this.#attend(graph, layer, {
+      q: perItem, k: shared(k), v: shared(v),
+      pastKeys: past(names.keys), pastValues: past(names.values), past: names.past, total: names.totals,
+      heads: 1, kvHeads: 1, int8: this.#int8,
     });
     return [graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]), picked];
   }

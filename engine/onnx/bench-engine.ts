@@ -31,7 +31,7 @@ export const DEFAULT_MODEL = join(import.meta.dirname, '../../models/longspan-16
 
 export const denseSettings: AttentionSettings = {
   attention: 'dense', tokenBudget: 2048, sinkTokens: 128, localTokens: 1024, streamingHeads: 0,
-  selectionInterval: 4, renumberPositions: false, sparsePrefill: true,
+  selectionInterval: 4, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
 };
 export const lserveSettings: AttentionSettings = { ...denseSettings, attention: 'lserve' };
 export const streamingSettings: AttentionSettings = { ...denseSettings, attention: 'streaming' };

@@ -18,7 +18,7 @@ import { KvMemory } from './kv-memory.ts';
 import { calibrateScales, scaleInputs, type LayerScales } from './kv-scales.ts';
 import { PickedPages } from './picked-pages.ts';
 import { RotatedPages } from './rotated-pages.ts';
-import { RunInputs, type Feeds, type PreparedRun, type Run } from './run-inputs.ts';
+import { listsOf, RunInputs, type Feeds, type PreparedRun, type Run } from './run-inputs.ts';
 import { planRuns } from './run-planner.ts';
 
 export interface OnnxEngineOptions {
@@ -77,7 +77,7 @@ export class OnnxEngine implements Engine {
     this.spec = engineSpec(spec, precision, headOrder);
     const rope = new Rope(spec.rope, spec.headDim);
     this.memory = new KvMemory({ ...spec, precision, pages: pages + SPARE_PAGES });
-    this.#picked = new PickedPages(spec.layers * spec.kvHeads);
+    this.#picked = new PickedPages();
     this.#rotated = new RotatedPages({ memory: this.memory, rope, firstPage: pages, numPages: SPARE_PAGES });
     this.#inputs = new RunInputs({ spec, precision, rope, picked: this.#picked, rotated: this.#rotated });
   }
@@ -144,15 +144,17 @@ export class OnnxEngine implements Engine {
     }
   }
 
-  #remember({ chunks, pick, numSelecting }: Run, { selectedItems }: PreparedRun, outputs: Record<string, Tensor>): void {
-    const { kvHeads } = this.#model;
+  #remember(run: Run, { selectedItems }: PreparedRun, outputs: Record<string, Tensor>): void {
+    const { chunks, pick, numSelecting } = run;
+    const perLayer = listsOf(run, this.#model);
+    const numLists = perLayer * this.#model.layers;
     selectedItems.forEach((items, layer) => {
       const rows = outputs[layerNames(layer).picked]!.data as Int32Array;
       items.forEach((item, i) => {
-        const index = Math.floor(item / kvHeads);
+        const index = Math.floor(item / perLayer);
         if (index >= numSelecting) return;
-        const chunk = chunks[index]!;
-        if (chunk.phase === 'decode') this.#picked.set(chunk, layer * kvHeads + (item % kvHeads), rows.subarray(i * pick, (i + 1) * pick));
+        const { phase, sequenceId, start } = chunks[index]!;
+        if (phase === 'decode') this.#picked.set({ sequenceId, start, numLists }, layer * perLayer + (item % perLayer), rows.subarray(i * pick, (i + 1) * pick));
       });
     });
   }
@@ -194,7 +196,7 @@ function calibrationRun({ layers, kvHeads, vocab }: ModelSpec): Run {
     return Math.floor((state / 2 ** 32) * vocab);
   });
   const none = new Int32Array(0);
-  const plan = { fixed: none, positionDelta: null, candidates: none, pick: 0, tokens: 0 };
+  const plan = { fixed: none, positionDelta: null, candidates: none, pick: 0, pickPer: 'kvHead', tokens: 0 } as const;
   const attention = { classes: [plan], classOf: new Uint8Array(layers * kvHeads), selection: 'fresh' } as const;
   const pageTable = new Int32Array(Math.ceil(CALIBRATION_TOKENS / PAGE_TOKENS));
   const chunk = { sequenceId: 0, tokens, start: 0, pageTable, attention, promptTokens: CALIBRATION_TOKENS, phase: 'prefill', logits: 'last' } as const;

@@ -8,7 +8,7 @@ interface Picks {
   /** Position at which they were picked. */
   readonly start: number;
   readonly pick: number;
-  /** [layers * kvHeads, pick]; heads that do not select keep zeros. */
+  /** One row of numbers for each list: of KV heads, or of query heads. [lists of all layers, pick]; those that do not select keep zeros. */
   readonly rows: Int32Array;
 }
 
@@ -16,34 +16,29 @@ interface Picks {
 const MAX_KEPT = 32;
 
 export class PickedPages {
-  readonly #numHeads: number;
   /** By sequence, in order of position; the last are those in use. */
   readonly #bySequence = new Map<number, Picks[]>();
-
-  /** numHeads: layers * kvHeads. */
-  constructor(numHeads: number) {
-    this.#numHeads = numHeads;
-  }
 
   has(sequenceId: number, pick: number): boolean {
     return this.#last(sequenceId)?.pick === pick;
   }
 
-  /** Rows of head layer * kvHeads + head. Throws if `has` is false for this number. [pick] */
-  get(sequenceId: number, head: number, pick: number): Int32Array {
+  /** Rows that the list picked. Throws if `has` is false for this number. [pick] */
+  get(sequenceId: number, list: number, pick: number): Int32Array {
     const picks = this.#last(sequenceId);
     if (picks?.pick !== pick) throw new RangeError(`sequence ${sequenceId} has ${picks?.pick ?? 0} picked pages, not ${pick}`);
-    return picks.rows.subarray(head * pick, (head + 1) * pick);
+    return picks.rows.subarray(list * pick, (list + 1) * pick);
   }
 
-  set({ sequenceId, start }: { sequenceId: number; start: number }, head: number, rows: Int32Array): void {
+  /** numLists: of all layers. */
+  set({ sequenceId, start, numLists }: { sequenceId: number; start: number; numLists: number }, list: number, rows: Int32Array): void {
     let picks = this.#last(sequenceId);
     if (picks?.start !== start || picks.pick !== rows.length) {
-      picks = { start, pick: rows.length, rows: new Int32Array(this.#numHeads * rows.length) };
+      picks = { start, pick: rows.length, rows: new Int32Array(numLists * rows.length) };
       this.truncate(sequenceId, start);
       this.#bySequence.set(sequenceId, [...(this.#bySequence.get(sequenceId) ?? []), picks].slice(-MAX_KEPT));
     }
-    picks.rows.set(rows, head * rows.length);
+    picks.rows.set(rows, list * rows.length);
   }
 
   /** Forgets what was picked at position `length` or later. */

@@ -15,7 +15,7 @@ import { givenLists, selectedLists, type LayerLists, type ListItem } from './run
 
 /** Chunks that share one run: several with one token each, or a single longer one. */
 export interface Run {
-  readonly kind: 'decode' | 'uniform' | 'split';
+  readonly kind: 'decode' | 'queryHeads' | 'uniform' | 'split';
   readonly chunks: readonly Chunk[];
   /** Pages that the graph picks for each selecting head; 0 without selection. */
   readonly pick: number;
@@ -27,10 +27,15 @@ export type Feeds = Record<string, Tensor>;
 
 export interface PreparedRun {
   readonly feeds: Feeds;
-  /** Items whose picks the graph returns, per layer: (chunk, head) = divmod(item, kvHeads). Empty without selection. */
+  /** Items whose picks the graph returns, per layer: (chunk, list) = divmod(item, listsOf). Empty without selection. */
   readonly selectedItems: readonly Int32Array[];
   readonly pagesRead: number;
   readonly pagesScored: number;
+}
+
+/** Lists of one chunk in one layer: of its KV heads, or of its query heads. */
+export function listsOf({ kind }: Run, { heads, kvHeads }: Pick<ModelSpec, 'heads' | 'kvHeads'>): number {
+  return kind === 'queryHeads' ? heads : kvHeads;
 }
 
 export interface RunInputsOptions {
@@ -90,12 +95,13 @@ export class RunInputs {
 
   #items(run: Run, layer: number, fixed: FixedPages): ListItem[] {
     const { kvHeads } = this.#spec;
+    const numLists = listsOf(run, this.#spec);
     return run.chunks.flatMap((chunk, c) =>
-      Array.from({ length: kvHeads }, (_, head): ListItem => {
-        const at = layer * kvHeads + head;
-        const plan = chunk.attention.classes[chunk.attention.classOf[at]!]!;
+      Array.from({ length: numLists }, (_, list): ListItem => {
+        const head = Math.floor(list / (numLists / kvHeads));
+        const plan = chunk.attention.classes[chunk.attention.classOf[layer * kvHeads + head]!]!;
         const selects = plan.pick > 0 && c < run.numSelecting;
-        const picked = plan.pick > 0 && !selects ? this.#picked.get(chunk.sequenceId, at, plan.pick) : null;
+        const picked = plan.pick > 0 && !selects ? this.#picked.get(chunk.sequenceId, layer * numLists + list, plan.pick) : null;
         return { head, plan, fixed: fixed.of(chunk.sequenceId, plan), picked, selects };
       }),
     );
@@ -125,14 +131,16 @@ export class RunInputs {
     };
   }
 
-  #switches({ kind, chunks, pick }: Run): Feeds {
+  #switches(run: Run): Feeds {
+    const { kind, chunks, pick } = run;
     const { phase, tokens } = chunks[0]!;
     const asking = Int32Array.from({ length: phase === 'decode' ? 1 : tokens.length }, (_, token) => token);
     const flag = (value: boolean): Tensor => new Tensor('bool', Uint8Array.of(value ? 1 : 0), []);
-    const { kvHeads, headDim } = this.#spec;
-    const numItems = BigInt(chunks.length * kvHeads);
+    const { headDim } = this.#spec;
+    const numItems = BigInt(chunks.length * listsOf(run, this.#spec));
     return {
       decode: flag(kind === 'decode'),
+      queryHeads: flag(kind === 'queryHeads'),
       uniform: flag(kind === 'uniform'),
       select: flag(pick > 0),
       ...(this.#hasSteps ? { steps: flag(phase === 'decode') } : {}),
@@ -192,9 +200,10 @@ function layerTensors(run: Run, items: readonly ListItem[], lists: LayerLists, k
 
 /** Per batch entry of the attention kernel: valid tokens with the new ones, less one; and their total. */
 function listTokens({ kind, chunks }: Run, items: readonly ListItem[]): { past: Int32Array; totals: Int32Array } {
-  const numTokens = kind === 'decode' ? 1 : chunks[0]!.tokens.length;
+  const isBatch = kind === 'decode' || kind === 'queryHeads';
+  const numTokens = isBatch ? 1 : chunks[0]!.tokens.length;
   const lists = kind === 'uniform' ? items.slice(0, 1) : items;
   const past = Int32Array.from(lists, ({ plan }) => plan.tokens + numTokens - 1);
   const totals = past.map((tokens) => tokens + 1);
-  return { past, totals: kind === 'decode' ? Int32Array.of(totals.reduce((a, b) => Math.max(a, b))) : totals };
+  return { past, totals: isBatch ? Int32Array.of(totals.reduce((a, b) => Math.max(a, b))) : totals };
 }

@@ -12,7 +12,7 @@ import type { Run } from './run-inputs.ts';
 const SHORT_LIST_PAGES = 64;
 
 export function* planRuns(step: readonly Chunk[], picked: PickedPages): Generator<Run> {
-  const waiting = new Map<number, Chunk[]>();
+  const waiting = new Map<string, Chunk[]>();
   const sequences = new Set<number>();
   for (const chunk of step) {
     if (sequences.has(chunk.sequenceId)) {
@@ -23,29 +23,30 @@ export function* planRuns(step: readonly Chunk[], picked: PickedPages): Generato
       yield chunkRun(chunk, picked);
       continue;
     }
-    addTo(waiting, sizeClass(chunk.attention), chunk);
+    addTo(waiting, `${singleKind(chunk)} ${sizeClass(chunk.attention)}`, chunk);
     sequences.add(chunk.sequenceId);
   }
   yield* decodeRuns(waiting, picked);
 }
 
-function* decodeRuns(groups: Map<number, Chunk[]>, picked: PickedPages): Generator<Run> {
+function* decodeRuns(groups: Map<string, Chunk[]>, picked: PickedPages): Generator<Run> {
   for (const chunks of groups.values()) yield* decodeGroup(chunks, picked);
   groups.clear();
 }
 
 /** One run for each number of pages to pick; chunks that pick nothing now ride in the first. */
 function* decodeGroup(chunks: readonly Chunk[], picked: PickedPages): Generator<Run> {
+  const kind = singleKind(chunks[0]!);
   const given: Chunk[] = [];
   const selecting = new Map<number, Chunk[]>();
   for (const chunk of chunks) {
     if (selects(chunk, picked)) addTo(selecting, pickOf(chunk.attention), chunk);
     else given.push(chunk);
   }
-  if (selecting.size === 0) yield { kind: 'decode', chunks: given, pick: 0, numSelecting: 0 };
+  if (selecting.size === 0) yield { kind, chunks: given, pick: 0, numSelecting: 0 };
   let riders = given;
   for (const [pick, group] of selecting) {
-    yield { kind: 'decode', chunks: [...group, ...riders], pick, numSelecting: group.length };
+    yield { kind, chunks: [...group, ...riders], pick, numSelecting: group.length };
     riders = [];
   }
 }
@@ -54,6 +55,11 @@ function chunkRun(chunk: Chunk, picked: PickedPages): Run {
   const kind = new Set(chunk.attention.classOf).size === 1 ? 'uniform' : 'split';
   if (!selects(chunk, picked)) return { kind, chunks: [chunk], pick: 0, numSelecting: 0 };
   return { kind, chunks: [chunk], pick: pickOf(chunk.attention), numSelecting: 1 };
+}
+
+/** The run that one token of a sequence goes into. */
+function singleKind({ attention }: Chunk): 'decode' | 'queryHeads' {
+  return attention.classes.some(({ pickPer }) => pickPer === 'queryHead') ? 'queryHeads' : 'decode';
 }
 
 function selects({ attention, sequenceId }: Chunk, picked: PickedPages): boolean {
@@ -74,7 +80,7 @@ function sizeClass({ classes }: AttentionPlan): number {
   return Math.ceil(Math.log2(Math.max(pages, SHORT_LIST_PAGES)));
 }
 
-function addTo(groups: Map<number, Chunk[]>, key: number, chunk: Chunk): void {
+function addTo<Key>(groups: Map<Key, Chunk[]>, key: Key, chunk: Chunk): void {
   const group = groups.get(key);
   if (group === undefined) groups.set(key, [chunk]);
   else group.push(chunk);

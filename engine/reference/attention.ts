@@ -23,6 +23,9 @@ export interface AttentionState {
 /** One KV head of one layer. */
 interface Head { readonly layer: number; readonly head: number }
 
+/** Who reads a list: one query head of those that share the KV head, or all of them (null). */
+interface Asking extends Head { readonly member: number | null }
+
 /** One token that a query may read. */
 interface Readable {
   /** [headDim] */
@@ -56,10 +59,14 @@ export class ChunkAttention {
       const at = { layer, head };
       const own = this.#ownTokens(head, k, v);
       this.#store(at, own);
-      const history = this.#history(at, q);
+      const plan = this.#planOf(at);
+      const perQueryHead = plan.pickPer === 'queryHead';
+      const histories = Array.from({ length: perQueryHead ? this.#group : 1 }, (_, member) =>
+        this.#history({ ...at, member: perQueryHead ? member : null }, plan, q));
       for (let token = 0; token < q.rows; token++) {
-        const readable = this.#inWindow(layer, token, [...history, ...own.slice(0, token + 1)]);
-        this.#forGroup(head, q, token, (query, column) => {
+        const visible = histories.map((history) => this.#inWindow(layer, token, [...history, ...own.slice(0, token + 1)]));
+        this.#forGroup(at, q, token, (query, column, member) => {
+          const readable = visible[perQueryHead ? member : 0]!;
           out.data.set(softmaxMix(query, readable), token * out.columns + column);
         });
       }
@@ -82,9 +89,7 @@ export class ChunkAttention {
   }
 
   /** The tokens of the head's page list, picked pages first. [plan.tokens] */
-  #history(at: Head, q: Matrix): Readable[] {
-    const { attention } = this.#chunk;
-    const plan = attention.classes[attention.classOf[this.#headIndex(at)]!]!;
+  #history(at: Asking, plan: PagePlan, q: Matrix): Readable[] {
     const picked = this.#picked(at, plan, q).map((page) => ({ page, delta: 0 }));
     const fixed = Array.from(plan.fixed, (page, i) => ({ page, delta: plan.positionDelta?.[i] ?? 0 }));
     const entries = [...picked, ...fixed];
@@ -107,23 +112,28 @@ export class ChunkAttention {
     return index * PAGE_TOKENS + slot;
   }
 
-  #picked(at: Head, plan: PagePlan, q: Matrix): readonly number[] {
+  #planOf({ layer, head }: Head): PagePlan {
+    const { classes, classOf } = this.#chunk.attention;
+    return classes[classOf[layer * this.#state.spec.kvHeads + head]!]!;
+  }
+
+  #picked(at: Asking, plan: PagePlan, q: Matrix): readonly number[] {
     if (plan.pick === 0) return [];
     const { sequenceId, attention } = this.#chunk;
     const { selection } = this.#state;
-    const kept = attention.selection === 'reuse' ? selection.recall(sequenceId, this.#headIndex(at), plan.pick) : null;
+    const kept = attention.selection === 'reuse' ? selection.recall(sequenceId, this.#listIndex(at), plan.pick) : null;
     if (kept !== null) return kept;
     const pages = this.#pick(at, plan, q);
     // What a prompt's last chunk picked is not kept: after a prefix hit there would be no such chunk.
-    if (this.#chunk.phase === 'decode') selection.remember({ sequenceId, start: this.#chunk.start }, this.#headIndex(at), pages);
+    if (this.#chunk.phase === 'decode') selection.remember({ sequenceId, start: this.#chunk.start }, this.#listIndex(at), pages);
     return pages;
   }
 
-  #pick(at: Head, { candidates, pick }: PagePlan, q: Matrix): readonly number[] {
+  #pick(at: Asking, { candidates, pick }: PagePlan, q: Matrix): readonly number[] {
     if (pick === candidates.length) return [...candidates];
     const queries: Float64Array[] = [];
     const numAsking = this.#chunk.phase === 'decode' ? 1 : q.rows;
-    for (let token = 0; token < numAsking; token++) this.#forGroup(at.head, q, token, (query) => queries.push(query));
+    for (let token = 0; token < numAsking; token++) this.#forGroup(at, q, token, (query, _, member) => { if (at.member === null || at.member === member) queries.push(query); });
     this.pagesScored += candidates.length;
     const scores = Float64Array.from(candidates, (page) => pageScore(this.#state.memory, { ...at, page }, queries));
     return bestIndices(scores, pick).map((index) => candidates[index]!);
@@ -148,10 +158,10 @@ export class ChunkAttention {
   }
 
   /** The query heads that share a KV head; `column` is where the head starts in a row. */
-  #forGroup(head: number, q: Matrix, token: number, use: (query: Float64Array, column: number) => void): void {
+  #forGroup({ head }: Head, q: Matrix, token: number, use: (query: Float64Array, column: number, member: number) => void): void {
     for (let member = 0; member < this.#group; member++) {
       const queryHead = head * this.#group + member;
-      use(this.#headRow(q, token, queryHead), queryHead * this.#state.spec.headDim);
+      use(this.#headRow(q, token, queryHead), queryHead * this.#state.spec.headDim, member);
     }
   }
 
@@ -160,8 +170,10 @@ export class ChunkAttention {
     return row(matrix, token).subarray(head * headDim, (head + 1) * headDim);
   }
 
-  #headIndex({ layer, head }: Head): number {
-    return layer * this.#state.spec.kvHeads + head;
+  /** KV head or query head, over all layers. */
+  #listIndex({ layer, head, member }: Asking): number {
+    const kvHead = layer * this.#state.spec.kvHeads + head;
+    return member === null ? kvHead : kvHead * this.#group + member;
   }
 }
 

@@ -57,5 +57,5 @@ export function maxDenseOrSpan(start: number, exactTokens: number): number {
 }
 
 function fixedList(fixed: Int32Array, start: number): PagePlan {
-  return { fixed, positionDelta: null, candidates: NO_PAGES, pick: 0, tokens: listTokens(fixed.length, start) };
+  return { fixed, positionDelta: null, candidates: NO_PAGES, pick: 0, pickPer: 'kvHead', tokens: listTokens(fixed.length, start) };
 }

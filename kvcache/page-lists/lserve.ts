@@ -91,7 +91,8 @@ export class LServePages implements PageListPolicy {
     const { fixed } = sinksAndRecent(pageTable, { numSinks: RETRIEVAL_SINK_PAGES, recent }, start);
     const pick = this.#budgetTokens / PAGE_TOKENS - UNPICKED_PAGES;
     const candidates = pageTable.subarray(RETRIEVAL_SINK_PAGES, recent);
-    return { fixed, positionDelta: null, candidates, pick, tokens: listTokens(fixed.length + pick, start) };
+    const pickPer = phase === 'decode' && this.#settings.selectionPerQueryHead ? 'queryHead' : 'kvHead';
+    return { fixed, positionDelta: null, candidates, pick, pickPer, tokens: listTokens(fixed.length + pick, start) };
   }
 
   #streamingList(pageTable: Int32Array, start: number): PagePlan {
@@ -106,7 +107,8 @@ export class LServePages implements PageListPolicy {
 
   /** Tokens from `start` to the next position that picks anew. */
   #untilFresh(start: number): number {
-    const { selectionInterval } = this.#settings;
+    const { selectionInterval, selectionPerQueryHead } = this.#settings;
+    if (selectionPerQueryHead) return 1;
     return Math.min(selectionInterval - (start % selectionInterval), PAGE_TOKENS - (start % PAGE_TOKENS));
   }
 

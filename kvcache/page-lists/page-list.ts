@@ -23,6 +23,11 @@ export interface PagePlan {
   readonly candidates: Int32Array;
   /** How many candidates to read, by score; 0 <= pick <= candidates.length. */
   readonly pick: number;
+  /**
+   * Who picks: a KV head for all query heads that share it, by the best score among them, or each query head
+   * for itself. The latter in decode only, one token a chunk.
+   */
+  readonly pickPer: 'kvHead' | 'queryHead';
   /** Valid tokens in the finished list: 64 * (fixed + pick) less what the last page lacks. */
   readonly tokens: number;
 }
@@ -65,6 +70,8 @@ export interface AttentionSettings {
   readonly streamingHeads: number;
   /** Decode steps that share one selection. */
   readonly selectionInterval: number;
+  /** lserve: whether each query head picks its own pages in decode; else a KV head picks for those that share it. */
+  readonly selectionPerQueryHead: boolean;
   /** Streaming: number positions inside the list instead of in the text. */
   readonly renumberPositions: boolean;
   /** lserve: whether prefill selects pages too; false leaves the retrieval heads dense in prefill. */

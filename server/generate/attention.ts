@@ -9,7 +9,7 @@ import { apiError } from '../errors.ts';
 import type { EngineClient } from '../generation.ts';
 
 export type AttentionSettings = GenerationRequest['attention'];
-export type AttentionDefaults = Pick<Config, keyof AttentionSettings>;
+export type AttentionDefaults = Pick<Config, Exclude<keyof AttentionSettings, 'selectionPerQueryHead'>>;
 export type HeadShape = Pick<NonNullable<EngineClient['spec']>, 'layers' | 'kvHeads' | 'headOrder'>;
 
 const wholePages = (tokens: number): number => Math.ceil(tokens / PAGE_TOKENS) * PAGE_TOKENS;
@@ -25,6 +25,7 @@ export function attentionSettings(asked: LongContext, defaults: AttentionDefault
     streamingHeads: wholeHeads(asked.streaming_heads ?? defaults.streamingHeads, heads),
     selectionInterval: asked.selection_interval ?? defaults.selectionInterval,
     renumberPositions: asked.renumber_positions ?? defaults.renumberPositions,
+    selectionPerQueryHead: false,
     sparsePrefill: asked.sparse_prefill ?? defaults.sparsePrefill,
   };
   refuseUnrankedHeads(settings, heads);

@@ -172,6 +172,34 @@ function selectionCases(make: EngineMaker, tolerance: EngineTolerance): void {
     expectClose(all, exact, tolerance.self);
   });
 
+  test('query heads pick for themselves, use it again, and do so in company', async () => {
+    const { engine, reference, text } = bench(900);
+    const other = randomText(2, 700, { vocab: engine.spec.vocab, firstPage: 20 });
+    const read = async (which: Engine, planner: Planner) => {
+      for (const id of [1, 2]) which.forget(id);
+      await readText(which, text, { to: 860 });
+      await readText(which, other, { to: 690 });
+      const rows: Float32Array[] = [];
+      for (let i = 0; i < 7; i++) {
+        const chunks = [chunkOf(which, text, { start: 860 + i, end: 861 + i }, { planner }), chunkOf(which, other, { start: 690 + i, end: 691 + i }, { planner })];
+        rows.push(...copyAll((await which.run(chunks)).logits));
+      }
+      return joined(rows);
+    };
+    const perQueryHead = await read(engine, queryHeadsPicking);
+    expectClose(perQueryHead, await read(reference, queryHeadsPicking), tolerance.picked);
+    expectFar(perQueryHead, await read(engine, halfPickingThenReusing), tolerance);
+  });
+
+  test('query heads that pick every candidate read everything', async () => {
+    const { engine, text } = bench(700);
+    await readText(engine, text, { to: 680 });
+    const exact = await readText(engine, text, { from: 680, chunkTokens: 1 });
+    await readText(engine, text, { to: 680 });
+    const all = await readText(engine, text, { from: 680, chunkTokens: 1, planner: perQueryHead(pickingAll) });
+    expectClose(all, exact, tolerance.self);
+  });
+
   test('heads that pick stand beside heads that do not', async () => {
     const { engine, reference, text } = bench(900);
     const read = async (which: Engine) => {
@@ -465,3 +493,12 @@ function inTurn(engine: Engine, plans: readonly AttentionPlan[]): AttentionPlan 
 /** As halfPicking; only multiples of 5 pick anew. */
 const halfPickingThenReusing: Planner = (engine, text, start) =>
   ({ ...halfPicking(engine, text, start), selection: start % 5 === 0 ? 'fresh' : 'reuse' });
+
+function perQueryHead(planner: Planner): Planner {
+  return (engine, text, start) => {
+    const plan = planner(engine, text, start);
+    return { ...plan, classes: plan.classes.map((list) => ({ ...list, pickPer: list.pick > 0 ? 'queryHead' : 'kvHead' })) };
+  };
+}
+
+const queryHeadsPicking = perQueryHead(halfPickingThenReusing);

@@ -41,7 +41,7 @@ export function randomText(sequenceId: number, numTokens: number, { vocab, first
 
 /** A list of these pages, read in full but for what the last one lacks. */
 export function listOf(fixed: ArrayLike<number>, tokens: number): PagePlan {
-  return { fixed: Int32Array.from(fixed), positionDelta: null, candidates: new Int32Array(0), pick: 0, tokens };
+  return { fixed: Int32Array.from(fixed), positionDelta: null, candidates: new Int32Array(0), pick: 0, pickPer: 'kvHead', tokens };
 }
 
 /** The same list for every head. */
@@ -62,7 +62,7 @@ export function picking(pick: number, recent = 2, selection: AttentionPlan['sele
     const fixed = [text.pageTable[0]!, ...text.pageTable.subarray(used - recent, used)];
     const missing = used * PAGE_TOKENS - start;
     const tokens = (fixed.length + pick) * PAGE_TOKENS - missing;
-    return planOf(engine, { fixed: Int32Array.from(fixed), positionDelta: null, candidates: middle, pick, tokens }, selection);
+    return planOf(engine, { fixed: Int32Array.from(fixed), positionDelta: null, candidates: middle, pick, pickPer: 'kvHead', tokens }, selection);
   };
 }
 

@@ -8,7 +8,7 @@ import {
 
 export const settings: AttentionSettings = {
   attention: 'dense', tokenBudget: 512, sinkTokens: 128, localTokens: 256, streamingHeads: 0,
-  selectionInterval: 4, renumberPositions: false, sparsePrefill: true,
+  selectionInterval: 4, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
 };
 
 /** 3 layers of 2 KV heads; the last layer has a window. */

@@ -13,6 +13,7 @@ pageListCases('streaming without sinks', (changes) => policy({ attention: 'strea
 pageListCases('streaming, renumbered', (changes) => policy({ attention: 'streaming', renumberPositions: true, ...changes }));
 pageListCases('lserve', (changes) => policy({ attention: 'lserve', ...changes }));
 pageListCases('lserve, half of the heads streaming', (changes) => policy({ attention: 'lserve', streamingHeads: 0.5, ...changes }));
+pageListCases('lserve, query heads picking', (changes) => policy({ attention: 'lserve', selectionPerQueryHead: true, ...changes }));
 pageListCases('lserve, dense prefill', (changes) => policy({ attention: 'lserve', sparsePrefill: false, ...changes }));
 pageListCases('lserve, all heads streaming', (changes) => policy({ attention: 'lserve', streamingHeads: 1, ...changes }));
 

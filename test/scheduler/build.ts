@@ -10,7 +10,7 @@ import { NO_SPECULATION, type FromEngine, type GenerationRequest, type SequenceE
 
 export const dense: AttentionSettings = {
   attention: 'dense', tokenBudget: 512, sinkTokens: 64, localTokens: 128, streamingHeads: 0,
-  selectionInterval: 4, renumberPositions: false, sparsePrefill: true,
+  selectionInterval: 4, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
 };
 
 export const greedy: GenerationRequest['sampling'] = {

@@ -90,7 +90,7 @@ export function request(changes: Partial<GenerationRequest> = {}): Omit<Generati
     },
     logprobs: null, promptLogprobs: false,
     attention: {
-      attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0, selectionInterval: 4,
+      attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0, selectionInterval: 4, selectionPerQueryHead: false,
       renumberPositions: false, sparsePrefill: true,
     },
     speculation: NO_SPECULATION, priority: 0, deadlineMs: null, cacheSalt: '', progress: false, ...changes,

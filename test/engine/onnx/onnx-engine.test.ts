@@ -66,7 +66,7 @@ describe('int8 decode chunks of the bundled model give single steps to the bit',
   const length = 1700;
   const settings: AttentionSettings = {
     attention: 'dense', tokenBudget: 512, sinkTokens: 128, localTokens: 256, streamingHeads: 0,
-    selectionInterval: 64, renumberPositions: false, sparsePrefill: true,
+    selectionInterval: 64, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
   };
   let engine: OnnxEngine;
   beforeAll(async () => {

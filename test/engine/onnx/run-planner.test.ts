@@ -5,17 +5,17 @@ import { PickedPages } from '../../../engine/onnx/picked-pages.ts';
 import { planRuns } from '../../../engine/onnx/run-planner.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
 
-function chunk(sequenceId: number, tokens: number, list: { fixed?: number; pick?: number } = {}, selection: 'fresh' | 'reuse' = 'fresh'): Chunk {
+function chunk(sequenceId: number, tokens: number, list: { fixed?: number; pick?: number; pickPer?: PagePlan['pickPer'] } = {}, selection: 'fresh' | 'reuse' = 'fresh'): Chunk {
   const plan: PagePlan = {
     fixed: new Int32Array(list.fixed ?? 4), positionDelta: null, candidates: new Int32Array(list.pick === undefined ? 0 : 500),
-    pick: list.pick ?? 0, tokens: 64 * ((list.fixed ?? 4) + (list.pick ?? 0)),
+    pick: list.pick ?? 0, pickPer: list.pickPer ?? 'kvHead', tokens: 64 * ((list.fixed ?? 4) + (list.pick ?? 0)),
   };
   const attention = { classes: [plan], classOf: Uint8Array.of(0), selection };
   const phase = tokens === 1 ? 'decode' : 'prefill';
   return { sequenceId, phase, tokens: new Int32Array(tokens), start: 640_000, pageTable: new Int32Array(10_001), attention, promptTokens: 1, logits: 'last' };
 }
 
-function runsOf(step: readonly Chunk[], picked = new PickedPages(1)) {
+function runsOf(step: readonly Chunk[], picked = new PickedPages()) {
   return [...planRuns(step, picked)].map(({ kind, chunks, pick, numSelecting }) => ({ kind, ids: chunks.map(({ sequenceId }) => sequenceId), pick, numSelecting }));
 }
 
@@ -32,8 +32,8 @@ test('a long list does not make short ones pay for its length', () => {
 });
 
 test('sequences whose picked pages are known ride with those that select', () => {
-  const picked = new PickedPages(1);
-  picked.set({ sequenceId: 2, start: 0 }, 0, new Int32Array(8));
+  const picked = new PickedPages();
+  picked.set({ sequenceId: 2, start: 0, numLists: 1 }, 0, new Int32Array(8));
   expect(runsOf([chunk(2, 1, { pick: 8 }, 'reuse'), chunk(1, 1, { pick: 8 }), chunk(3, 1, { pick: 8 }, 'reuse')], picked)).toEqual([
     { kind: 'decode', ids: [1, 3, 2], pick: 8, numSelecting: 2 },
   ]);
@@ -45,14 +45,22 @@ test('chunks of one sequence keep their order', () => {
 });
 
 test('several decode tokens of a sequence run alone, and select only if they have to', () => {
-  const picked = new PickedPages(1);
-  picked.set({ sequenceId: 2, start: 0 }, 0, new Int32Array(8));
+  const picked = new PickedPages();
+  picked.set({ sequenceId: 2, start: 0, numLists: 1 }, 0, new Int32Array(8));
   const verified = (id: number, selection: 'fresh' | 'reuse'): Chunk => ({ ...chunk(id, 5, { pick: 8 }, selection), phase: 'decode' });
   expect(runsOf([verified(1, 'reuse'), verified(2, 'reuse'), verified(2, 'fresh'), chunk(3, 1)], picked)).toEqual([
     { kind: 'uniform', ids: [1], pick: 8, numSelecting: 1 },
     { kind: 'uniform', ids: [2], pick: 0, numSelecting: 0 },
     { kind: 'uniform', ids: [2], pick: 8, numSelecting: 1 },
     { kind: 'decode', ids: [3], pick: 0, numSelecting: 0 },
+  ]);
+});
+
+test('sequences whose query heads pick for themselves share runs of their own', () => {
+  const own = { pick: 8, pickPer: 'queryHead' } as const;
+  expect(runsOf([chunk(1, 1, own), chunk(2, 1, { pick: 8 }), chunk(3, 1, own)])).toEqual([
+    { kind: 'queryHeads', ids: [1, 3], pick: 8, numSelecting: 2 },
+    { kind: 'decode', ids: [2], pick: 8, numSelecting: 1 },
   ]);
 });
 
