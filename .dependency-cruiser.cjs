@@ -3,7 +3,7 @@ const only = (from, ...to) => ({
   name: `${from}-imports-only-${to.join('-') || 'nothing'}`,
   severity: 'error',
   from: { path: `^${from}/` },
-  to: { path: '^(bin|config|server|routes|tokenizer|scheduler|kvcache|engine|loadtest|test)/', pathNot: `^(${[from, ...to].join('|')})` },
+  to: { path: '^(bin|calibrate|config|server|routes|tokenizer|scheduler|kvcache|engine|loadtest|test)/', pathNot: `^(${[from, ...to].join('|')})` },
 });
 module.exports = {
   forbidden: [
@@ -16,6 +16,7 @@ module.exports = {
     only('server', 'config/', 'tokenizer/', 'scheduler/messages', 'routes/'),
     only('routes', 'server/', 'tokenizer/', 'scheduler/messages', 'config/'),
     only('loadtest'),
+    only('calibrate', 'tokenizer/', 'kvcache/', 'engine/'),
     { name: 'engines-apart', severity: 'error', from: { path: '^engine/(onnx|cuda|fake|reference)/' }, to: { path: '^engine/(onnx|cuda|fake|reference)/', pathNot: '^engine/$1/' } },
     { name: 'not-to-test', severity: 'error', from: { pathNot: '^test/' }, to: { path: '^test/' } },
   ],

@@ -35,7 +35,7 @@ export const options = {
   threads: { group: 'Model', kind: 'integer', min: 0, max: 1024, default: 0, sentence: 'Threads of the CPU engine. 0 chooses by the number of cores.' },
   maxModelLen: { group: 'Model', kind: 'integer', min: 0, max: MAX_TOKENS, default: 0, sentence: 'Longest prompt plus answer, in tokens. 0 takes what the model was trained for.' },
   kvTokens: { group: 'Model', kind: 'integer', min: 0, max: MAX_TOKENS, default: 0, sentence: 'KV memory, in tokens. 0 lets the engine choose by free memory.' },
-  headFile: { group: 'Model', kind: 'text', default: '', sentence: 'File that ranks the KV heads from streaming to retrieval. Empty looks for heads.json in the model folder.' },
+  headFile: { group: 'Model', kind: 'text', default: '', sentence: 'File that ranks the KV heads from streaming to retrieval. Empty looks for heads.json in the model folder, then for what npm run calibrate left in the cache folder.' },
   fakeStepMs: { group: 'Model', kind: 'number', min: 0, max: 60_000, default: 0, sentence: 'Milliseconds that a step of the fake engine takes.' },
 
   attention: { group: 'Attention', kind: 'choice', values: ['dense', 'streaming', 'lserve'], default: 'dense', sentence: 'What attention reads unless a request says otherwise: everything, sinks and a window, or the pages that score best.' },

@@ -21,7 +21,7 @@ export interface CreateEngineOptions {
   readonly kvTokens: number;
   /** Longest text to serve; 0 is the model's own limit. */
   readonly maxModelLen: number;
-  /** Head file; '' looks for heads.json beside the model. */
+  /** Head file; '' looks for heads.json beside the model, then in the cache folder. */
   readonly headFile: string;
   /** Fake engine: milliseconds per step, 0 for none. */
   readonly fakeStepMs: number;

@@ -215,7 +215,7 @@ export interface EngineProcessOptions {
   /** Wanted bound on the gap between two tokens of a running stream while others prefill. */
   readonly targetGapMs: number;
   readonly prefixCache: boolean;
-  /** Head file; '' looks for heads.json beside the model. */
+  /** Head file; '' looks for heads.json beside the model, then in the cache folder. */
   readonly headFile: string;
   /** Fake engine: milliseconds per step, 0 for none. */
   readonly fakeStepMs: number;

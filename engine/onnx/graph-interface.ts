@@ -23,7 +23,7 @@ export function layerNames(layer: number) {
     rows: name('rows'), cuts: name('cuts'), past: name('past'), totals: name('totals'),
     items: name('items'), candidates: name('candidates'), bias: name('bias'), order: name('order'),
     queryScale: name('queryScale'), keyInverse: name('keyInverse'), valueInverse: name('valueInverse'), outputScale: name('outputScale'),
-    newKeys: name('newKeys'), newValues: name('newValues'), picked: name('picked'),
+    newKeys: name('newKeys'), newValues: name('newValues'), picked: name('picked'), queries: name('queries'),
   };
 }
 

@@ -8,8 +8,17 @@ import type { ModelSpec } from '../model/spec.ts';
 import type { Weights } from '../model/weights.ts';
 import { AttentionGraph } from './attention-graph.ts';
 import type { Graph, Value } from './graph.ts';
-import type { OnnxPrecision } from './graph-interface.ts';
+import { layerNames, type OnnxPrecision } from './graph-interface.ts';
 import { LinearLayers } from './linear-layers.ts';
+
+export interface GraphOpsOptions {
+  readonly graph: Graph;
+  readonly spec: ModelSpec;
+  readonly weights: Weights;
+  readonly precision: OnnxPrecision;
+  /** Whether every layer's queries are outputs too. */
+  readonly showsQueries: boolean;
+}
 
 export class GraphOps implements Ops<Value> {
   readonly #graph: Graph;
@@ -17,11 +26,13 @@ export class GraphOps implements Ops<Value> {
   readonly #weights: Weights;
   readonly #linears: LinearLayers;
   readonly #attention: AttentionGraph;
+  readonly #showsQueries: boolean;
 
-  constructor({ graph, spec, weights, precision }: { graph: Graph; spec: ModelSpec; weights: Weights; precision: OnnxPrecision }) {
+  constructor({ graph, spec, weights, precision, showsQueries }: GraphOpsOptions) {
     this.#graph = graph;
     this.#spec = spec;
     this.#weights = weights;
+    this.#showsQueries = showsQueries;
     this.#linears = new LinearLayers(graph, weights, precision);
     graph.input('tokens', 'int32', ['tokens']);
     graph.input('outputRows', 'int32', ['rows']);
@@ -69,6 +80,8 @@ export class GraphOps implements Ops<Value> {
   }
 
   attend(layer: number, q: Value, k: Value, v: Value): Value {
+    const { heads, headDim } = this.#spec;
+    if (this.#showsQueries) this.#graph.output(layerNames(layer).queries, q, 'float32', ['tokens', heads * headDim]);
     return this.#attention.layer(layer, { q, k, v });
   }
 

@@ -76,6 +76,13 @@ export class KvMemory {
     }
   }
 
+  /** The keys of one page, as they are stored: a view. [64, headDim] */
+  keysOf(layer: number, kvHead: number, page: number): Stored {
+    const size = PAGE_TOKENS * this.#headDim;
+    const row = page * this.kvHeads + kvHead;
+    return this.#layers[layer]!.keys.subarray(row * size, (row + 1) * size);
+  }
+
   /** Forgets the keys of a page from `slot` on: the statistics are those of the keys before it. */
   truncate(page: number, slot: number): void {
     const first = slot - (slot % LOGICAL_PAGE_TOKENS);

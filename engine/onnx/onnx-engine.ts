@@ -11,6 +11,7 @@ import { decode } from '../model/decoder.ts';
 import { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import type { Weights } from '../model/weights.ts';
+import type { QueryProbe } from '../query-probe.ts';
 import { Graph } from './graph.ts';
 import { layerNames, type OnnxPrecision } from './graph-interface.ts';
 import { GraphOps } from './graph-ops.ts';
@@ -28,6 +29,8 @@ export interface OnnxEngineOptions {
   readonly threads: number;
   readonly pages: number;
   readonly headOrder: Int32Array | null;
+  /** Shown every layer's queries, in fp32 only: int8 keys are stored in units of their own. */
+  readonly probe?: QueryProbe;
 }
 
 /** Spare pages for keys at moved positions (sinks of sequences whose positions are renumbered). */
@@ -35,10 +38,11 @@ const SPARE_PAGES = 256;
 const CALIBRATION_TOKENS = 256;
 
 export async function createOnnxEngine(options: OnnxEngineOptions): Promise<OnnxEngine> {
-  const { spec, weights, precision, threads } = options;
+  const { spec, weights, precision, threads, probe } = options;
+  if (probe !== undefined && precision !== 'fp32') throw new RangeError(`queries are probed in fp32, not in ${precision}`);
   turnOffTelemetry();
   const graph = new Graph();
-  const logits = decode(new GraphOps({ graph, spec, weights, precision }), spec);
+  const logits = decode(new GraphOps({ graph, spec, weights, precision, showsQueries: probe !== undefined }), spec);
   graph.output('logits', logits, 'float32', ['rows', spec.vocab]);
   const session = await InferenceSession.create(graph.model(), {
     intraOpNumThreads: threads,
@@ -68,10 +72,12 @@ export class OnnxEngine implements Engine {
   readonly #picked: PickedPages;
   readonly #rotated: RotatedPages;
   readonly #inputs: RunInputs;
+  readonly #probe: QueryProbe | null;
   #scaleFeeds: Feeds = {};
 
-  constructor(session: InferenceSession, { spec, precision, pages, headOrder }: OnnxEngineOptions) {
+  constructor(session: InferenceSession, { spec, precision, pages, headOrder, probe }: OnnxEngineOptions) {
     this.#session = session;
+    this.#probe = probe ?? null;
     this.#model = spec;
     this.pages = pages;
     this.spec = engineSpec(spec, precision, headOrder);
@@ -91,6 +97,7 @@ export class OnnxEngine implements Engine {
       const prepared = this.#inputs.prepare(run);
       const outputs = await this.#session.run({ ...prepared.feeds, ...this.memory.tensors, ...this.#scaleFeeds });
       this.#store(run, outputs);
+      if (this.#probe !== null) this.#show(this.#probe, run, outputs);
       if (run.pick > 0) this.#remember(run, prepared, outputs);
       this.#collect(run, outputs, logits);
       pagesRead += prepared.pagesRead;
@@ -140,6 +147,20 @@ export class OnnxEngine implements Engine {
       for (const chunk of chunks) {
         this.memory.write(layer, { keys, values, first, count: chunk.tokens.length }, chunk);
         first += chunk.tokens.length;
+      }
+    }
+  }
+
+  #show(probe: QueryProbe, { chunks }: Run, outputs: Record<string, Tensor>): void {
+    const width = this.#model.heads * this.#model.headDim;
+    for (let layer = 0; layer < this.#model.layers; layer++) {
+      const rows = outputs[layerNames(layer).queries]!.data as Float32Array;
+      const keysOf = (kvHead: number, page: number) => this.memory.keysOf(layer, kvHead, page) as Float32Array;
+      let first = 0;
+      for (const chunk of chunks) {
+        const end = first + chunk.tokens.length;
+        probe.observe({ chunk, layer, queries: rows.subarray(first * width, end * width), keysOf });
+        first = end;
       }
     }
   }
