@@ -2,7 +2,7 @@
  * What an engine may rely on in a chunk, checked before anything is written: a broken plan must stop the
  * step, not read another sequence's memory. Knows no engine. Called by engines at the start of a step.
  */
-import { PAGE_TOKENS, type PagePlan } from '../kvcache/page-lists/page-list.ts';
+import { MAX_MOVED_PAGES, PAGE_TOKENS, type AttentionPlan, type PagePlan } from '../kvcache/page-lists/page-list.ts';
 import type { Chunk, EngineSpec } from './engine.ts';
 
 type Geometry = Pick<EngineSpec, 'layers' | 'kvHeads' | 'vocab'> & { readonly pages: number };
@@ -22,6 +22,13 @@ export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pages }: Geom
   const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
   if (perQueryHead && tokens.length > 1) throw new RangeError(`a chunk whose query heads pick has 1 token, got ${tokens.length}`);
   for (const plan of attention.classes) checkPlan(plan, start, pages);
+  const numMoved = countMovedPages(attention);
+  if (numMoved > MAX_MOVED_PAGES) throw new RangeError(`the lists of a chunk move ${numMoved} pages, at most ${MAX_MOVED_PAGES} are possible`);
+}
+
+/** Entries that are read at another position than their own. */
+export function countMovedPages({ classes }: AttentionPlan): number {
+  return classes.reduce((sum, { positionDelta }) => sum + (positionDelta?.reduce((count, delta) => count + (delta === 0 ? 0 : 1), 0) ?? 0), 0);
 }
 
 function checkPlan(plan: PagePlan, start: number, pages: number): void {

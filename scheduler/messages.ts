@@ -10,7 +10,7 @@ import type { AttentionSettings } from '../kvcache/page-lists/page-list.ts';
 export type { AttentionSettings, EngineSpec };
 
 /** Settings that count pages are rounded to this before they cross. */
-export { PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
+export { MAX_MOVED_PAGES, PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
 
 export interface SamplingSettings {
   /** 0 is greedy. */

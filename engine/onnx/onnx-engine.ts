@@ -4,7 +4,7 @@
  * each longer chunk is its own. Knows no techniques. Built by engine/create.ts, called by the scheduler.
  */
 import { InferenceSession, type Tensor } from 'onnxruntime-node';
-import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
+import { LOGICAL_PAGE_TOKENS, MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import { checkChunk } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import { decode } from '../model/decoder.ts';
@@ -33,8 +33,6 @@ export interface OnnxEngineOptions {
   readonly probe?: QueryProbe;
 }
 
-/** Spare pages for keys at moved positions (sinks of sequences whose positions are renumbered). */
-const SPARE_PAGES = 256;
 const CALIBRATION_TOKENS = 256;
 
 export async function createOnnxEngine(options: OnnxEngineOptions): Promise<OnnxEngine> {
@@ -82,9 +80,9 @@ export class OnnxEngine implements Engine {
     this.pages = pages;
     this.spec = engineSpec(spec, precision, headOrder);
     const rope = new Rope(spec.rope, spec.headDim);
-    this.memory = new KvMemory({ ...spec, precision, pages: pages + SPARE_PAGES });
+    this.memory = new KvMemory({ ...spec, precision, pages: pages + MAX_MOVED_PAGES });
     this.#picked = new PickedPages();
-    this.#rotated = new RotatedPages({ memory: this.memory, rope, firstPage: pages, numPages: SPARE_PAGES });
+    this.#rotated = new RotatedPages({ memory: this.memory, rope, firstPage: pages, numPages: MAX_MOVED_PAGES });
     this.#inputs = new RunInputs({ spec, precision, rope, picked: this.#picked, rotated: this.#rotated });
   }
 

@@ -3,6 +3,7 @@
  * behind the pool. A copy serves until its delta changes, which happens once per page of new text.
  * Owned by onnx-engine.ts.
  */
+import type { Chunk } from '../engine.ts';
 import type { Rope } from '../model/rope.ts';
 import type { KvMemory } from './kv-memory.ts';
 
@@ -14,7 +15,7 @@ interface Copy {
 
 export class RotatedPages {
   readonly #memory: KvMemory;
-  readonly #frequencies: Float64Array;
+  readonly #rope: Rope;
   readonly #firstPage: number;
   /** What each spare page holds; null is free. In order of use, oldest first, are the keys of #used. */
   readonly #copies: (Copy | null)[];
@@ -22,19 +23,19 @@ export class RotatedPages {
 
   constructor({ memory, rope, firstPage, numPages }: { memory: KvMemory; rope: Rope; firstPage: number; numPages: number }) {
     this.#memory = memory;
-    this.#frequencies = rope.frequencies(0);
+    this.#rope = rope;
     this.#firstPage = firstPage;
     this.#copies = Array.from({ length: numPages }, () => null);
   }
 
   /** The page to read instead of `page`; valid until the next `numPages` other copies are asked for. */
-  get(sequenceId: number, page: number, delta: number): number {
+  get({ sequenceId, promptTokens }: Pick<Chunk, 'sequenceId' | 'promptTokens'>, page: number, delta: number): number {
     if (delta === 0) return page;
     const known = this.#copies.findIndex((copy) => copy?.sequenceId === sequenceId && copy.page === page);
     const slot = known >= 0 ? known : this.#freeSlot();
     const to = this.#firstPage + slot;
     if (this.#copies[slot]?.delta !== delta || known < 0) {
-      this.#memory.copyRotated({ from: page, to, delta, frequencies: this.#frequencies });
+      this.#memory.copyRotated({ from: page, to, delta, frequencies: this.#rope.frequencies(promptTokens) });
       this.#copies[slot] = { sequenceId, page, delta };
     }
     this.#used.delete(slot);

@@ -102,7 +102,7 @@ export class RunInputs {
         const plan = chunk.attention.classes[chunk.attention.classOf[layer * kvHeads + head]!]!;
         const selects = plan.pick > 0 && c < run.numSelecting;
         const picked = plan.pick > 0 && !selects ? this.#picked.get(chunk.sequenceId, layer * numLists + list, plan.pick) : null;
-        return { head, plan, fixed: fixed.of(chunk.sequenceId, plan), picked, selects };
+        return { head, plan, fixed: fixed.of(chunk, plan), picked, selects };
       }),
     );
   }
@@ -160,12 +160,12 @@ class FixedPages {
     this.#rotated = rotated;
   }
 
-  of(sequenceId: number, plan: PagePlan): Int32Array {
+  of(chunk: Chunk, plan: PagePlan): Int32Array {
     const { fixed, positionDelta } = plan;
     if (positionDelta === null) return fixed;
     const known = this.#known.get(plan);
     if (known !== undefined) return known;
-    const moved = fixed.map((page, i) => this.#rotated.get(sequenceId, page, positionDelta[i]!));
+    const moved = fixed.map((page, i) => this.#rotated.get(chunk, page, positionDelta[i]!));
     this.#known.set(plan, moved);
     return moved;
   }

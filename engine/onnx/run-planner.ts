@@ -3,7 +3,8 @@
  * since a run's tensors are rectangular; chunks of several tokens run alone. Chunks of one sequence
  * keep their order. Pure. Called by onnx-engine.ts.
  */
-import type { AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
+import { MAX_MOVED_PAGES, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
+import { countMovedPages } from '../check-chunk.ts';
 import type { Chunk } from '../engine.ts';
 import type { PickedPages } from './picked-pages.ts';
 import type { Run } from './run-inputs.ts';
@@ -30,8 +31,26 @@ export function* planRuns(step: readonly Chunk[], picked: PickedPages): Generato
 }
 
 function* decodeRuns(groups: Map<string, Chunk[]>, picked: PickedPages): Generator<Run> {
-  for (const chunks of groups.values()) yield* decodeGroup(chunks, picked);
+  for (const chunks of groups.values()) {
+    for (const part of cutByMovedPages(chunks)) yield* decodeGroup(part, picked);
+  }
   groups.clear();
+}
+
+/** A run reads its turned copies at once, so all of them must exist together. */
+function cutByMovedPages(chunks: readonly Chunk[]): Chunk[][] {
+  const parts: Chunk[][] = [[]];
+  let sum = 0;
+  for (const chunk of chunks) {
+    const numMoved = countMovedPages(chunk.attention);
+    sum += numMoved;
+    if (sum > MAX_MOVED_PAGES) {
+      parts.push([]);
+      sum = numMoved;
+    }
+    parts.at(-1)!.push(chunk);
+  }
+  return parts;
 }
 
 /** One run for each number of pages to pick; chunks that pick nothing now ride in the first. */

@@ -8,6 +8,8 @@
 export const PAGE_TOKENS = 64;
 /** Tokens per logical page: the unit that min/max key statistics describe (LServe, arXiv 2502.14866). */
 export const LOGICAL_PAGE_TOKENS = 16;
+/** Pages that the lists of one chunk may move (positionDelta): engines keep turned copies of them. */
+export const MAX_MOVED_PAGES = 256;
 
 /**
  * What the heads of one class read, besides the chunk's own tokens (those are read causally, always).
@@ -17,7 +19,10 @@ export const LOGICAL_PAGE_TOKENS = 16;
 export interface PagePlan {
   /** Physical page ids that are always read, oldest first. [entries] */
   readonly fixed: Int32Array;
-  /** fixed[i] is read as if it stood positionDelta[i] tokens later; null means no shift anywhere. [entries] */
+  /**
+   * fixed[i] is read as if it stood positionDelta[i] tokens later; null means no shift anywhere. Of all lists of a
+   * chunk at most MAX_MOVED_PAGES entries are not 0. [entries]
+   */
   readonly positionDelta: Int32Array | null;
   /** Physical page ids to choose from, oldest first, all full. Empty when pick is 0. */
   readonly candidates: Int32Array;

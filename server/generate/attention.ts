@@ -4,7 +4,7 @@
  */
 import type { Config } from '../../config/options.ts';
 import type { LongContext } from '../../routes/schemas.ts';
-import { PAGE_TOKENS, type GenerationRequest } from '../../scheduler/messages.ts';
+import { MAX_MOVED_PAGES, PAGE_TOKENS, type GenerationRequest } from '../../scheduler/messages.ts';
 import { apiError } from '../errors.ts';
 import type { EngineClient } from '../generation.ts';
 
@@ -29,6 +29,7 @@ export function attentionSettings(asked: LongContext, defaults: AttentionDefault
     sparsePrefill: asked.sparse_prefill ?? defaults.sparsePrefill,
   };
   refuseUnrankedHeads(settings, heads);
+  refuseManyMovedSinks(settings);
   return settings;
 }
 
@@ -56,6 +57,15 @@ function refuseSpeculation(speculation: string): void {
   if (speculation === 'off') return;
   throw apiError('unsupported_value', {
     param: 'long_context.speculation', reason: `Speculation '${speculation}' is not offered yet; only 'off' is.`,
+  });
+}
+
+/** Renumbering moves every sink. */
+function refuseManyMovedSinks({ attention, renumberPositions, sinkTokens }: AttentionSettings): void {
+  const most = MAX_MOVED_PAGES * PAGE_TOKENS;
+  if (attention !== 'streaming' || !renumberPositions || sinkTokens <= most) return;
+  throw apiError('unsupported_value', {
+    param: 'long_context.sink_tokens', reason: `With renumbered positions at most ${most} sink tokens are possible, got ${sinkTokens}.`,
   });
 }
 

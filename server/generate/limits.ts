@@ -27,21 +27,32 @@ const STREAMING_DEFAULT_TOKENS = 1024;
 export function checkedMaxTokens(question: LengthQuestion): number {
   const { promptTokens, attention, contextLength, noun } = question;
   if (promptTokens === 0) throw apiError('invalid_value', { param: noun, reason: 'it has no tokens.' });
-  if (attention === 'streaming') return within(question, MAX_TOKENS, Math.max(contextLength - promptTokens, STREAMING_DEFAULT_TOKENS));
+  if (attention === 'streaming') return endless(question);
   const maxTokens = within(question, contextLength, Math.max(contextLength - promptTokens, 1));
   checkKvCapacity(question);
   return maxTokens;
 }
 
-function within({ promptTokens, maxTokens, noun }: LengthQuestion, limit: number, fallback: number): number {
-  if (promptTokens > limit) {
-    throw tooLong(noun, limit, `your ${noun} resulted in ${promptTokens} tokens. Please reduce the length of the ${noun}.`);
-  }
+/** Prompt and answer are bounded each for itself: by what their parameters may hold. */
+function endless(question: LengthQuestion): number {
+  const { promptTokens, maxTokens, contextLength } = question;
+  checkPrompt(question, MAX_TOKENS);
+  return maxTokens ?? Math.max(contextLength - promptTokens, STREAMING_DEFAULT_TOKENS);
+}
+
+function within(question: LengthQuestion, limit: number, fallback: number): number {
+  const { promptTokens, maxTokens, noun } = question;
+  checkPrompt(question, limit);
   const answer = maxTokens ?? Math.min(fallback, MAX_TOKENS);
   if (promptTokens + answer > limit) {
     throw tooLong(noun, limit, `you requested ${promptTokens + answer} tokens (${promptTokens} in the ${noun}, ${answer} in the completion). Please reduce the length of the ${noun} or completion.`);
   }
   return answer;
+}
+
+function checkPrompt({ promptTokens, noun }: LengthQuestion, limit: number): void {
+  if (promptTokens <= limit) return;
+  throw tooLong(noun, limit, `your ${noun} resulted in ${promptTokens} tokens. Please reduce the length of the ${noun}.`);
 }
 
 function tooLong(param: string, limit: number, reason: string): Error {

@@ -25,6 +25,15 @@ test('pages behind the chunk may be gone from the page table', () => {
   expect(() => { checkChunk({ ...chunk, pageTable: Int32Array.of(-1, 1), ...withPlan({ fixed: Int32Array.of(1), tokens: 36 }) }, geometry); }).not.toThrow();
 });
 
+test('lists may move as many pages as engines keep turned copies of', () => {
+  const moving = (numPages: number): Chunk => {
+    const list = { ...listOf(new Int32Array(numPages), numPages * 64), positionDelta: new Int32Array(numPages).fill(64) };
+    return { ...chunk, start: numPages * 64, pageTable: new Int32Array(numPages + 1), attention: { ...chunk.attention, classes: [list] } };
+  };
+  expect(() => { checkChunk(moving(256), geometry); }).not.toThrow();
+  expect(() => { checkChunk(moving(257), geometry); }).toThrow(new RangeError('the lists of a chunk move 257 pages, at most 256 are possible'));
+});
+
 test.each<[string, Partial<Chunk>, string]>([
   ['no tokens', { tokens: new Int32Array(0) }, 'a chunk needs at least 1 token, got 0'],
   ['a token beyond the vocabulary', { tokens: Int32Array.of(50) }, 'token 50 is outside 0..49'],

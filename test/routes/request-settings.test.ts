@@ -99,11 +99,19 @@ test('a prompt that is too long is told both numbers in OpenAI\'s words', () => 
   expect(() => checkedMaxTokens({ ...question, promptTokens: 100 })).toThrow('you requested 101 tokens (100 in the messages, 1 in the completion)');
 });
 
+test('sinks that have to move are bounded, others are not', () => {
+  const many = { attention: 'streaming', sink_tokens: 16_385 } as const;
+  expect(attentionSettings(many, defaults, ranked).sinkTokens).toBe(16_448);
+  expect(() => attentionSettings({ ...many, renumber_positions: true }, defaults, ranked)).toThrow(/at most 16384 sink tokens are possible, got 16448/);
+  expect(attentionSettings({ ...many, sink_tokens: 16_384, renumber_positions: true }, defaults, ranked).sinkTokens).toBe(16_384);
+});
+
 test('streaming attention may go past the context, up to its own bound', () => {
   const streaming = { ...question, attention: 'streaming' } as const;
   expect(checkedMaxTokens({ ...streaming, promptTokens: 500, maxTokens: 5_000_000 })).toBe(5_000_000);
   expect(checkedMaxTokens({ ...streaming, promptTokens: 500 })).toBeGreaterThan(0);
-  expect(() => checkedMaxTokens({ ...streaming, maxTokens: 10_000_000 })).toThrow(/maximum context length is 10000000/);
+  expect(checkedMaxTokens({ ...streaming, promptTokens: 500, maxTokens: 10_000_000 })).toBe(10_000_000);
+  expect(() => checkedMaxTokens({ ...streaming, promptTokens: 10_000_001 })).toThrow(/maximum context length is 10000000/);
 });
 
 test('a prompt that can never fit the KV memory is refused before the stream begins', () => {
