@@ -44,7 +44,7 @@ export const options = {
   localTokens: { group: 'Attention', kind: 'integer', min: 64, max: MAX_TOKENS, default: 1024, sentence: 'Most recent tokens that streaming heads always read.' },
   streamingHeads: { group: 'Attention', kind: 'number', min: 0, max: 1, default: 0, sentence: 'lserve: share of the KV heads that read only sinks and window. Needs a head file.' },
   selectionInterval: { group: 'Attention', kind: 'integer', min: 1, max: 64, default: 4, sentence: 'lserve: decode steps that share one selection of pages.' },
-  renumberPositions: { group: 'Attention', kind: 'switch', default: false, sentence: 'streaming: number positions inside what is read instead of in the text, for texts longer than the model was trained on.' },
+  renumberPositions: { group: 'Attention', kind: 'switch', default: true, sentence: 'streaming: number positions inside what is read instead of in the text, for texts longer than the model was trained on.' },
   sparsePrefill: { group: 'Attention', kind: 'switch', default: true, sentence: 'lserve: select pages in prefill too. Off reads everything there.' },
 
   maxSequences: { group: 'Scheduling', kind: 'integer', min: 1, max: 4096, default: 64, sentence: 'Sequences that may run at the same time.' },

@@ -59,6 +59,19 @@ describe('streaming lists', () => {
     const { classes } = policy({ attention: 'streaming', renumberPositions: true }, unwindowed).plan(table(2000), 2000, 1, 'decode');
     expect([...classes[0]!.positionDelta!]).toEqual([24 * 64, 24 * 64, 0, 0, 0, 0, 0, 0]);
   });
+
+  test.each([0, 64, 256])('number the slots of the list 0, 1, 2 ... however long the text, with %i sink tokens', (sinkTokens) => {
+    const renumbering = policy({ attention: 'streaming', renumberPositions: true, sinkTokens }, unwindowed);
+    for (let start = 1; start < 10_000_000; start = Math.ceil(start * 1.07)) {
+      const pages = Int32Array.from({ length: Math.ceil(start / 64) }, (_, i) => i);
+      const { fixed, positionDelta, tokens } = renumbering.plan(pages, start, 1, 'decode').classes[0]!;
+      const positions = [...fixed].flatMap((page, i) =>
+        Array.from({ length: Math.min(64, tokens - i * 64) }, (_, slot) => page * 64 + slot + (positionDelta?.[i] ?? 0)));
+      // The query stands at `start`, in the text as in the list.
+      expect(positions).toEqual(Array.from({ length: tokens }, (_, slot) => start - tokens + slot));
+      expect(tokens).toBeLessThanOrEqual(sinkTokens + 256 + 128);
+    }
+  });
 });
 
 describe('lserve lists', () => {
