@@ -3,7 +3,7 @@ const only = (from, ...to) => ({
   name: `${from}-imports-only-${to.join('-') || 'nothing'}`,
   severity: 'error',
   from: { path: `^${from}/` },
-  to: { path: '^(bin|calibrate|config|server|routes|tokenizer|scheduler|kvcache|engine|loadtest|test)/', pathNot: `^(${[from, ...to].join('|')})` },
+  to: { path: '^(bin|calibrate|config|retrieval|server|routes|tokenizer|scheduler|kvcache|engine|loadtest|test)/', pathNot: `^(${[from, ...to].join('|')})` },
 });
 module.exports = {
   forbidden: [
@@ -13,7 +13,8 @@ module.exports = {
     only('tokenizer'),
     only('engine', 'kvcache/'),
     only('scheduler', 'kvcache/', 'engine/', 'config/'),
-    only('server', 'config/', 'tokenizer/', 'scheduler/messages', 'routes/'),
+    only('retrieval', 'tokenizer/'),
+    only('server', 'config/', 'tokenizer/', 'retrieval/', 'scheduler/messages', 'routes/'),
     only('routes', 'server/', 'tokenizer/', 'scheduler/messages', 'config/'),
     only('loadtest'),
     only('calibrate', 'tokenizer/', 'kvcache/', 'engine/'),

@@ -25,6 +25,7 @@ COPY bin ./bin
 COPY config ./config
 COPY engine ./engine
 COPY kvcache ./kvcache
+COPY retrieval ./retrieval
 COPY routes ./routes
 COPY scheduler ./scheduler
 COPY server ./server

@@ -3,7 +3,7 @@
  * It knows names, types, bounds and sentences; it reads nothing (load.ts) and prints nothing (describe.ts).
  */
 
-export const groups = ['Model', 'Attention', 'Scheduling', 'HTTP', 'Process'] as const;
+export const groups = ['Model', 'Attention', 'Speculation', 'Scheduling', 'HTTP', 'Process'] as const;
 
 interface Common {
   readonly group: (typeof groups)[number];
@@ -40,12 +40,22 @@ export const options = {
 
   attention: { group: 'Attention', kind: 'choice', values: ['dense', 'streaming', 'lserve'], default: 'dense', sentence: 'What attention reads unless a request says otherwise: everything, sinks and a window, or the pages that score best.' },
   tokenBudget: { group: 'Attention', kind: 'integer', min: 320, max: MAX_TOKENS, default: 4096, sentence: 'lserve: tokens that a retrieval head reads in each step.' },
-  sinkTokens: { group: 'Attention', kind: 'integer', min: 0, max: 65_536, default: 128, sentence: 'Tokens at the start of the text that streaming heads always read.' },
+  sinkTokens: { group: 'Attention', kind: 'integer', min: 0, max: 65_536, default: 128, sentence: 'lserve: tokens at the start of the text that streaming heads always read.' },
+  streamingSinkTokens: { group: 'Attention', kind: 'integer', min: 0, max: 65_536, default: 4, sentence: 'streaming: tokens at the start of the text that are always read, in whole pages: 4 keep 64.' },
   localTokens: { group: 'Attention', kind: 'integer', min: 64, max: MAX_TOKENS, default: 1024, sentence: 'Most recent tokens that streaming heads always read.' },
   streamingHeads: { group: 'Attention', kind: 'number', min: 0, max: 1, default: 0, sentence: 'lserve: share of the KV heads that read only sinks and window. Needs a head file.' },
   selectionInterval: { group: 'Attention', kind: 'integer', min: 1, max: 64, default: 4, sentence: 'lserve: decode steps that share one selection of pages.' },
+  selectionPerQueryHead: { group: 'Attention', kind: 'switch', default: false, sentence: 'lserve: in decode each query head picks its own pages; otherwise the query heads of a KV head pick together.' },
   renumberPositions: { group: 'Attention', kind: 'switch', default: true, sentence: 'streaming: number positions inside what is read instead of in the text, for texts longer than the model was trained on.' },
   sparsePrefill: { group: 'Attention', kind: 'switch', default: true, sentence: 'lserve: select pages in prefill too. Off reads everything there.' },
+
+  speculation: { group: 'Speculation', kind: 'choice', values: ['off', 'ngram', 'triforce', 'rapid'], default: 'off', sentence: 'How tokens are drafted, for the model to verify, unless a request says otherwise: from the text itself, by sparse reading of it, or by a drafter that reads what is retrieved from it.' },
+  draftModel: { group: 'Speculation', kind: 'text', default: '', sentence: 'Folder of a second checkpoint with the same vocabulary, smaller or larger, that drafts for the served model. Empty loads none.' },
+  draftTokens: { group: 'Speculation', kind: 'integer', min: 1, max: 64, default: 8, sentence: 'Most tokens drafted for one pass of the model; fewer are drafted where fewer pay.' },
+  draftBudget: { group: 'Speculation', kind: 'integer', min: 320, max: MAX_TOKENS, default: 1024, sentence: 'triforce: tokens that its middle level reads in each step.' },
+  ragTokens: { group: 'Speculation', kind: 'integer', min: 256, max: 65_536, default: 4096, sentence: 'rapid: tokens of retrieved text that its drafter reads. Prompts of at most twice as many are decoded without it.' },
+  ragChunkTokens: { group: 'Speculation', kind: 'integer', min: 16, max: 4096, default: 128, sentence: 'rapid: tokens of the chunks that a text is cut into for retrieval.' },
+  embeddingModel: { group: 'Speculation', kind: 'text', default: '', sentence: 'Folder of an embedding model (model.onnx, tokenizer.json) that ranks chunks for rapid. Empty ranks them by BM25.' },
 
   maxSequences: { group: 'Scheduling', kind: 'integer', min: 1, max: 4096, default: 64, sentence: 'Sequences that may run at the same time.' },
   stepTokens: { group: 'Scheduling', kind: 'integer', min: 64, max: 65_536, default: 512, sentence: 'Tokens computed in one step at most, prefill and decode together.' },

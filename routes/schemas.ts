@@ -46,12 +46,28 @@ const longContext = {
   selection_interval: Type.Optional(Type.Integer({ minimum: 1, maximum: 64, description: 'lserve: decode steps that share one selection of pages; every page border starts a new one.' })),
   renumber_positions: Type.Optional(Type.Boolean({ description: 'streaming: number positions inside the list of pages, for texts longer than the model was trained on.' })),
   sparse_prefill: Type.Optional(Type.Boolean({ description: 'lserve: whether prefill selects pages too.' })),
-  speculation: Type.Optional(Type.String({ maxLength: 32, description: '"off" is the only kind of speculation so far.' })),
+  selection_per_query_head: Type.Optional(Type.Boolean({ description: 'lserve: in decode each query head picks pages for itself, not together with those that share its KV head.' })),
+  speculation: Type.Optional(Type.Unsafe<'off' | 'ngram' | 'triforce' | 'rapid'>({
+    type: 'string', enum: ['off', 'ngram', 'triforce', 'rapid'],
+    description: 'How tokens are drafted, for the model to verify: from the text itself; by the model with a short list of pages (with attention dense); by a drafter that reads what is retrieved from the prompt.',
+  })),
+  draft_tokens: Type.Optional(Type.Integer({ minimum: 1, maximum: 64, description: 'Most tokens drafted for one pass of the model.' })),
+  draft_budget: Type.Optional(Type.Integer({ minimum: 320, maximum: MAX_TOKENS, description: 'triforce: tokens that the middle level reads. Rounded up to whole pages.' })),
+  draft_level: Type.Optional(Type.Unsafe<'auto' | 'model' | 'ngram' | 'none'>({
+    type: 'string', enum: ['auto', 'model', 'ngram', 'none'],
+    description: 'triforce: what drafts for the middle level; auto takes the draft model if the server has one, else n-grams.',
+  })),
+  question: Type.Optional(Type.String({ minLength: 1, maxLength: 65_536, description: 'rapid: what to retrieve for; default: the last user message, or its last paragraph where it is long.' })),
+  documents: Type.Optional(Type.Array(Type.String(), { minItems: 1, maxItems: 4096, description: 'rapid: the texts of the prompt to retrieve from; default: what is long in the conversation. They must stand in the prompt too.' })),
+  rag_tokens: Type.Optional(Type.Integer({ minimum: 256, maximum: 65_536, description: 'rapid: tokens of retrieved text. A prompt of at most twice as many is decoded without a drafter.' })),
+  rag_chunk_tokens: Type.Optional(Type.Integer({ minimum: 16, maximum: 4096, description: 'rapid: tokens of a chunk.' })),
+  eta: Type.Optional(Type.Number({ minimum: 0, maximum: 100, description: 'rapid: how far the drafter may draw the answer towards its own; above 0 the answer is approximate.' })),
+  force_speculation: Type.Optional(Type.Boolean({ description: 'Draft also where it is not expected to pay: for measurements.' })),
 };
 
 export const LongContext = Type.Object(longContext, {
   additionalProperties: false,
-  description: 'How attention reads a long context. What is left out is the server\'s default; the answer\'s metrics.attention says what was applied.',
+  description: 'How attention reads a long context, and how tokens are drafted. What is left out is the server\'s default; metrics.attention and metrics.speculation of the answer say what was applied.',
 });
 export type LongContext = Static<typeof LongContext>;
 

@@ -204,6 +204,8 @@ export type FromEngine =
 export interface EngineProcessOptions {
   readonly engine: 'auto' | 'onnx' | 'cuda' | 'fake' | 'reference';
   readonly model: string;
+  /** Folder of the checkpoint that drafts; '' loads none. */
+  readonly draftModel: string;
   readonly precision: string;
   readonly threads: number;
   /** KV memory in tokens; 0 lets the engine choose. */

@@ -94,7 +94,7 @@ function exactness({ policy, highWater, request }: RecordedSequence): Pick<Seque
 
 function limits({ attention, sinkTokens, localTokens, tokenBudget, streamingHeads }: AttentionSettings): string {
   const window = `the first ${sinkTokens} and the last ${localTokens} tokens`;
-  if (attention === 'streaming') return `all heads read ${window}`;
+  if (attention === 'streaming' || streamingHeads === 1) return `all heads read ${window}`;
   const retrieval = `retrieval heads read ${tokenBudget} tokens`;
   return streamingHeads === 0 ? retrieval : `${Math.round(streamingHeads * 100)} % of the heads read ${window}, ${retrieval}`;
 }

@@ -22,10 +22,17 @@ export function chooseThreads(asked: number, cores: number): Choice<number> {
   return { value, reason: value === cores - 1 ? `${cores} cores, one is left for HTTP` : `of ${cores} cores; more seldom help` };
 }
 
+export interface EngineParts {
+  readonly folder: string;
+  /** '' for no draft model. */
+  readonly draftFolder: string;
+  readonly threads: number;
+}
+
 /** The part of the configuration that the engine process needs. */
-export function engineOptions(config: Config, { folder, threads }: { readonly folder: string; readonly threads: number }): EngineProcessOptions {
+export function engineOptions(config: Config, { folder, draftFolder, threads }: EngineParts): EngineProcessOptions {
   const { engine, precision, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs } = config;
-  return { engine, model: folder, precision, threads, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs };
+  return { engine, model: folder, draftModel: draftFolder, precision, threads, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs };
 }
 
 /** What serves, for the operator; once the engine is ready. One fact a line. */

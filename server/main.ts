@@ -11,7 +11,7 @@ import type { Config } from '../config/options.ts';
 import { ApiKeys } from './api-keys.ts';
 import { buildApp } from './app.ts';
 import { chooseThreads, engineOptions, startSummary } from './choices.ts';
-import { createServices, modelFolder } from './create-services.ts';
+import { createServices, draftFolder, modelFolder } from './create-services.ts';
 import { SupervisedEngine } from './engine-client.ts';
 import { engineProcess } from './engine-process.ts';
 import { packageVersion } from './package.ts';
@@ -41,7 +41,7 @@ async function serve(config: Config): Promise<void> {
   const keys = ApiKeys.load(config);
   const threads = chooseThreads(config.threads, availableParallelism());
   print(`Longspan ${packageVersion()} loads ${folder}`);
-  const engine = new SupervisedEngine({ start: engineProcess(engineOptions(config, { folder, threads: threads.value })) });
+  const engine = new SupervisedEngine({ start: engineProcess(engineOptions(config, { folder, draftFolder: draftFolder(config), threads: threads.value })) });
   const services = await createServices(config, engine);
   const app = await buildApp(services, keys);
   reportDeaths(engine, services, app);

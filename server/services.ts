@@ -3,6 +3,7 @@
  * and handed to buildApp. Holds no logic.
  */
 import type { Config } from '../config/options.ts';
+import type { RetrievalService } from '../retrieval/retrieval-service.ts';
 import type { TextService } from '../tokenizer/text-service.ts';
 import type { Admission } from './admission.ts';
 import type { EngineClient } from './generation.ts';
@@ -14,6 +15,7 @@ export interface Services {
   readonly config: Config;
   readonly engine: EngineClient;
   readonly text: TextService;
+  readonly retrieval: RetrievalService;
   readonly model: ServedModel;
   readonly metrics: Metrics;
   readonly admission: Admission;

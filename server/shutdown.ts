@@ -9,7 +9,7 @@ const FAREWELL_MS = 2000;
 
 /** New requests are refused at once; running ones may finish for `limitMs`, then fail with shutting_down. */
 export async function drain(app: FastifyInstance, services: Services, limitMs: number): Promise<void> {
-  const { lifecycle, engine, text, metrics } = services;
+  const { lifecycle, engine, text, retrieval, metrics } = services;
   lifecycle.startDrain();
   const finished = await lifecycle.idleWithin(limitMs);
   if (!finished) app.log.warn({ requests: lifecycle.active }, 'the drain is over: running requests are ended');
@@ -18,6 +18,6 @@ export async function drain(app: FastifyInstance, services: Services, limitMs: n
   const closed = app.close();
   app.server.closeAllConnections();
   await closed;
-  await text.close();
+  await Promise.all([text.close(), retrieval.close()]);
   metrics.close();
 }

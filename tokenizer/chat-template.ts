@@ -114,7 +114,8 @@ function toTurn(message: ChatMessage): Turn {
   return Array.isArray(message['tool_calls']) ? { ...turn, tool_calls: message['tool_calls'].map(withParsedArguments) } : turn;
 }
 
-function contentText(content: ChatMessage['content']): string | null {
+/** The text of a message: parts are joined by line breaks. Throws ChatTemplateError for a part that is no text. */
+export function contentText(content: ChatMessage['content']): string | null {
   if (typeof content === 'string' || content === null || content === undefined) return content ?? null;
   return content.map((part) => {
     if (part.type === 'text' && typeof part.text === 'string') return part.text;

@@ -9,23 +9,25 @@ import { apiError } from '../errors.ts';
 import type { EngineClient } from '../generation.ts';
 
 export type AttentionSettings = GenerationRequest['attention'];
-export type AttentionDefaults = Pick<Config, Exclude<keyof AttentionSettings, 'selectionPerQueryHead'>>;
+export type AttentionDefaults = Pick<Config, keyof AttentionSettings | 'streamingSinkTokens'>;
 export type HeadShape = Pick<NonNullable<EngineClient['spec']>, 'layers' | 'kvHeads' | 'headOrder'>;
 
-const wholePages = (tokens: number): number => Math.ceil(tokens / PAGE_TOKENS) * PAGE_TOKENS;
+/** Rounded up. */
+export const wholePages = (tokens: number): number => Math.ceil(tokens / PAGE_TOKENS) * PAGE_TOKENS;
 
 /** Token counts are rounded up to whole pages, the share of heads to whole heads. */
 export function attentionSettings(asked: LongContext, defaults: AttentionDefaults, heads: HeadShape): AttentionSettings {
-  refuseSpeculation(asked.speculation ?? 'off');
+  const attention = asked.attention ?? defaults.attention;
+  const sinkTokens = attention === 'streaming' ? defaults.streamingSinkTokens : defaults.sinkTokens;
   const settings: AttentionSettings = {
-    attention: asked.attention ?? defaults.attention,
+    attention,
     tokenBudget: wholePages(asked.token_budget ?? defaults.tokenBudget),
-    sinkTokens: wholePages(asked.sink_tokens ?? defaults.sinkTokens),
+    sinkTokens: wholePages(asked.sink_tokens ?? sinkTokens),
     localTokens: wholePages(asked.local_tokens ?? defaults.localTokens),
     streamingHeads: wholeHeads(asked.streaming_heads ?? defaults.streamingHeads, heads),
     selectionInterval: asked.selection_interval ?? defaults.selectionInterval,
     renumberPositions: asked.renumber_positions ?? defaults.renumberPositions,
-    selectionPerQueryHead: false,
+    selectionPerQueryHead: asked.selection_per_query_head ?? defaults.selectionPerQueryHead,
     sparsePrefill: asked.sparse_prefill ?? defaults.sparsePrefill,
   };
   refuseUnrankedHeads(settings, heads);
@@ -36,28 +38,21 @@ export function attentionSettings(asked: LongContext, defaults: AttentionDefault
 /** What was applied, as the answer's `metrics.attention` shows it: only the settings that the policy reads. */
 export function appliedAttention(settings: AttentionSettings): object {
   switch (settings.attention) {
-    case 'dense': return { attention: 'dense', speculation: 'off' };
+    case 'dense': return { attention: 'dense' };
     case 'streaming': return {
       attention: 'streaming', sink_tokens: settings.sinkTokens, local_tokens: settings.localTokens,
-      renumber_positions: settings.renumberPositions, speculation: 'off',
+      renumber_positions: settings.renumberPositions,
     };
     case 'lserve': return {
       attention: 'lserve', token_budget: settings.tokenBudget, sink_tokens: settings.sinkTokens, local_tokens: settings.localTokens,
       streaming_heads: settings.streamingHeads, selection_interval: settings.selectionInterval,
-      sparse_prefill: settings.sparsePrefill, speculation: 'off',
+      selection_per_query_head: settings.selectionPerQueryHead, sparse_prefill: settings.sparsePrefill,
     };
   }
 }
 
 function wholeHeads(share: number, { layers, kvHeads }: HeadShape): number {
   return Math.round(share * layers * kvHeads) / (layers * kvHeads);
-}
-
-function refuseSpeculation(speculation: string): void {
-  if (speculation === 'off') return;
-  throw apiError('unsupported_value', {
-    param: 'long_context.speculation', reason: `Speculation '${speculation}' is not offered yet; only 'off' is.`,
-  });
 }
 
 /** Renumbering moves every sink. */

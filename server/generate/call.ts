@@ -1,5 +1,6 @@
 /** What generate.ts passes on its way: the endpoint's call, and the same once it is admitted. Types only. */
 import type { SharedBody } from '../../routes/schemas.ts';
+import type { PlannedSpeculation } from './draft-prompt.ts';
 import type { AnswerFormat } from './format.ts';
 import type { EncodedPrompt, Prompts } from './prompts.ts';
 import type { RequestSettings } from './settings.ts';
@@ -25,6 +26,7 @@ export interface PreparedCall {
   readonly prompts: readonly EncodedPrompt[];
   /** Per prompt. [prompts] */
   readonly maxTokens: readonly number[];
+  readonly speculation: PlannedSpeculation;
   readonly deadlineMs: number | null;
   readonly arrivedMs: number;
   readonly tokenizeMs: number;

@@ -1,6 +1,6 @@
 /**
  * The way of a generation request, the same for every endpoint: check, reserve a place, tokenise, check lengths,
- * submit, then collect or stream. Every error up to the submission is thrown, so that it has a real HTTP status.
+ * retrieve for a drafter, submit, then collect or stream. Every error up to the submission is thrown, so that it has a real HTTP status.
  * Knows no endpoint's shapes (format.ts) and no tensor. Called by routes/chat-completions.ts and routes/completions.ts.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -13,9 +13,12 @@ import type { Answer, AnswerListener } from './answer.ts';
 import { appliedAttention } from './attention.ts';
 import type { GenerationCall, PreparedCall } from './call.ts';
 import type { AnswerHead, Closing } from './format.ts';
+import { planSpeculation } from './draft-prompt.ts';
 import { checkedMaxTokens } from './limits.ts';
 import { checkModel, type EncodedPrompt, type Prompts } from './prompts.ts';
 import { checkVocabulary, requestSettings, type RequestSettings } from './settings.ts';
+import { fittedTo } from './speculation.ts';
+import { speculationObject } from './speculation-metrics.ts';
 import { streamAnswer } from './stream.ts';
 import { submitPrompts } from './submit.ts';
 import { metricsObject, usage } from './usage.ts';
@@ -56,16 +59,18 @@ async function admit(services: Services, call: GenerationCall, { spec, client, t
   const arrivedMs = performance.now();
   checkModel(call.body.model ?? null, services.model.name);
   const settings = requestSettings(call.body, { config: services.config, model: services.model, spec });
+  const asked = fittedTo(call.prompts, settings.speculation);
   checkPromptCount(call.prompts, services.config.maxQueuedRequests);
   const place = services.admission.reserve({ prompts: call.prompts.count, tokens: call.prompts.estimatedTokens, deadlineMs: settings.deadlineMs });
   try {
     const prompts = await call.prompts.encode(services.text);
     const tokenizeMs = performance.now() - arrivedMs;
-    if (client.gone) throw apiError('aborted', {});
     const maxTokens = checkPrompts(services, { call, settings, prompts, vocab: spec.vocab });
-    const deadlineMs = remaining(settings.deadlineMs, tokenizeMs);
+    const speculation = await planSpeculation(services.retrieval, { asked, prompts: call.prompts, encoded: prompts });
+    if (client.gone) throw apiError('aborted', {});
+    const deadlineMs = remaining(settings.deadlineMs, performance.now() - arrivedMs);
     place.settle(prompts.reduce((total, { ids }) => total + ids.length, 0), deadlineMs);
-    const prepared = { call, settings, prompts, maxTokens, deadlineMs, arrivedMs, tokenizeMs, tenant };
+    const prepared = { call, settings, prompts, maxTokens, speculation, deadlineMs, arrivedMs, tokenizeMs, tenant };
     return { prepared, answer: submitPrompts(services, prepared) };
   } finally {
     place.release();
@@ -117,9 +122,11 @@ function answerHead(services: Services, spec: Circumstances['spec'], idPrefix: s
   };
 }
 
-function closingOf(answer: Answer, { settings, tokenizeMs }: PreparedCall): Closing {
+function closingOf(answer: Answer, { settings, speculation: planned, tokenizeMs }: PreparedCall): Closing {
+  const choices = answer.endings();
   const attention = appliedAttention(settings.attention);
-  return { usage: usage(answer.counts()), metrics: metricsObject({ tokenizeMs, attention, choices: answer.endings() }) };
+  const speculation = speculationObject(planned, choices);
+  return { usage: usage(answer.counts()), metrics: metricsObject({ tokenizeMs, attention, speculation, choices }) };
 }
 
 const nothing = (): void => undefined;

@@ -5,7 +5,8 @@
 import type { ChatMessage, ChatCompletionBody } from '../../routes/schemas-chat.ts';
 import type { PromptParameter } from '../../routes/schemas-completions.ts';
 import type { TextService } from '../../tokenizer/text-service.ts';
-import { ChatTemplateError } from '../../tokenizer/chat-template.ts';
+import { ChatTemplateError, type ChatOptions } from '../../tokenizer/chat-template.ts';
+import type { Conversation as RetrievalConversation } from '../../retrieval/retrieve.ts';
 import { apiError } from '../errors.ts';
 
 export interface EncodedPrompt {
@@ -19,6 +20,8 @@ export interface Prompts {
   readonly count: number;
   /** From the bytes of texts, exact for token ids. */
   readonly estimatedTokens: number;
+  /** What a drafter's shorter prompt is made from; null for raw prompts. */
+  readonly conversation: RetrievalConversation | null;
   /** Throws ApiError for what cannot be encoded. */
   encode(text: TextService): Promise<EncodedPrompt[]>;
 }
@@ -35,6 +38,7 @@ export function chatPrompts(conversation: Conversation): Prompts {
     noun: 'messages',
     count: 1,
     estimatedTokens: sum(conversation.messages.map((message) => sum(texts(message).map(estimate)))),
+    conversation: { messages: conversation.messages, options: chatOptions(conversation) },
     encode: async (text) => [{ ids: await encodeConversation(text, conversation), text: null }],
   };
 }
@@ -45,6 +49,7 @@ export function completionPrompts(prompt: PromptParameter): Prompts {
     noun: 'prompt',
     count: list.length,
     estimatedTokens: sum(list.map((one) => typeof one === 'string' ? estimate(one) : one.length)),
+    conversation: null,
     encode: (text) => Promise.all(list.map((one) => encodePrompt(text, one))),
   };
 }
@@ -56,17 +61,21 @@ async function encodePrompt(text: TextService, prompt: string | readonly number[
 
 /** A template that refuses these messages is the client's matter. */
 export async function encodeConversation(text: TextService, conversation: Conversation): Promise<Int32Array> {
-  const continueFinalMessage = conversation.continue_final_message ?? false;
   try {
-    return await text.encodeChat(conversation.messages, {
-      addGenerationPrompt: conversation.add_generation_prompt ?? !continueFinalMessage,
-      continueFinalMessage,
-      variables: conversation.chat_template_kwargs ?? {},
-    });
+    return await text.encodeChat(conversation.messages, chatOptions(conversation));
   } catch (error) {
     if (error instanceof ChatTemplateError) throw apiError('chat_template_failed', { reason: error.message }, { param: 'messages' });
     throw error;
   }
+}
+
+function chatOptions(conversation: Conversation): ChatOptions {
+  const continueFinalMessage = conversation.continue_final_message ?? false;
+  return {
+    addGenerationPrompt: conversation.add_generation_prompt ?? !continueFinalMessage,
+    continueFinalMessage,
+    variables: conversation.chat_template_kwargs ?? {},
+  };
 }
 
 /** 'text' | ['text', ...] | [1, 2] | [[1, 2], ...]; a mixture is refused. */

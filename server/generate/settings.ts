@@ -1,5 +1,5 @@
 /**
- * A valid body -> what the engine is asked: sampling, attention, stopping, priority. Checks what a schema cannot:
+ * A valid body -> what the engine is asked: sampling, attention, drafting, stopping, priority. Checks what a schema cannot:
  * rules between parameters, token ids against the vocabulary, the server's limits. Pure. Knows no prompt. Called by
  * generate.ts before anything costs time.
  */
@@ -10,6 +10,7 @@ import { apiError } from '../errors.ts';
 import type { EngineClient } from '../generation.ts';
 import type { SamplingDefaults, ServedModel } from '../served-model.ts';
 import { attentionSettings, type AttentionDefaults, type AttentionSettings } from './attention.ts';
+import { speculationSettings, type AskedSpeculation, type SpeculationDefaults } from './speculation.ts';
 
 export interface RequestSettings {
   readonly choices: number;
@@ -22,6 +23,7 @@ export interface RequestSettings {
   readonly stopTokenIds: readonly number[];
   readonly sampling: SamplingSettings;
   readonly attention: AttentionSettings;
+  readonly speculation: AskedSpeculation;
   readonly priority: number;
   readonly deadlineMs: number | null;
   readonly cacheSalt: string;
@@ -33,13 +35,15 @@ export interface RequestSettings {
 }
 
 export interface SettingsContext {
-  readonly config: AttentionDefaults & Pick<Config, 'maxChoices'>;
+  readonly config: AttentionDefaults & SpeculationDefaults & Pick<Config, 'maxChoices'>;
   readonly model: Pick<ServedModel, 'sampling' | 'stopTokenIds'>;
   readonly spec: NonNullable<EngineClient['spec']>;
 }
 
 export function requestSettings(body: SharedBody, { config, model, spec }: SettingsContext): RequestSettings {
   const ownStopTokenIds = body.stop_token_ids ?? [];
+  const longContext = body.long_context ?? {};
+  const attention = attentionSettings(longContext, config, spec);
   checkVocabulary(ownStopTokenIds, spec.vocab, 'stop_token_ids');
   return {
     choices: numChoices(body, config.maxChoices),
@@ -49,7 +53,8 @@ export function requestSettings(body: SharedBody, { config, model, spec }: Setti
     ownStopTokenIds,
     stopTokenIds: [...(body.ignore_eos === true ? [] : model.stopTokenIds), ...ownStopTokenIds],
     sampling: samplingSettings(body, model.sampling, spec.vocab),
-    attention: attentionSettings(body.long_context ?? {}, config, spec),
+    attention,
+    speculation: speculationSettings(longContext, config, attention.attention),
     priority: body.priority ?? 0,
     deadlineMs: body.deadline_ms ?? null,
     cacheSalt: body.cache_salt ?? '',

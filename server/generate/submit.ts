@@ -2,7 +2,7 @@
  * Hands the prompts of an admitted request to the engine and ties each generation to its choices. All prompts are
  * submitted, or none. Knows the engine's request, no HTTP. Called by generate.ts.
  */
-import { NO_SPECULATION, type GenerationRequest } from '../../scheduler/messages.ts';
+import type { GenerationRequest } from '../../scheduler/messages.ts';
 import type { Services } from '../services.ts';
 import { Answer, type PromptRun } from './answer.ts';
 import { Choice } from './choice.ts';
@@ -41,7 +41,7 @@ function submitOne({ engine, text, metrics }: Services, prepared: PreparedCall, 
   };
 }
 
-function engineRequest({ call, settings, prompts, maxTokens, deadlineMs, tenant }: PreparedCall, index: number): Omit<GenerationRequest, 'id'> {
+function engineRequest({ call, settings, prompts, maxTokens, speculation, deadlineMs, tenant }: PreparedCall, index: number): Omit<GenerationRequest, 'id'> {
   return {
     tenant,
     promptIds: prompts[index]!.ids,
@@ -53,7 +53,7 @@ function engineRequest({ call, settings, prompts, maxTokens, deadlineMs, tenant 
     logprobs: call.logprobs,
     promptLogprobs: call.promptLogprobs,
     attention: settings.attention,
-    speculation: NO_SPECULATION,
+    speculation: speculation.settings,
     priority: settings.priority,
     deadlineMs,
     cacheSalt: settings.cacheSalt,

@@ -41,6 +41,7 @@ export function usage(counts: TokenCounts): Usage {
 export interface AnswerMetrics {
   readonly tokenizeMs: number;
   readonly attention: object;
+  readonly speculation: object;
   /** One per finished choice, in index order. */
   readonly choices: readonly SequenceMetrics[];
 }
@@ -49,12 +50,13 @@ export interface AnswerMetrics {
  * The `metrics` object: times are the longest of the choices, counts their sums, means their means; `choices` holds
  * each one's own numbers when there are several.
  */
-export function metricsObject({ tokenizeMs, attention, choices }: AnswerMetrics): object {
+export function metricsObject({ tokenizeMs, attention, speculation, choices }: AnswerMetrics): object {
   const approximate = choices.find(({ exactness }) => exactness === 'approximate');
   return {
     tokenize_ms: rounded(tokenizeMs),
     ...Object.fromEntries(Object.entries(fields).map(([name, { read, combine }]) => [name, rounded(combine(choices.map(read)))])),
     attention,
+    speculation,
     exactness: approximate === undefined ? 'exact' : 'approximate',
     exactness_reason: approximate?.exactnessReason ?? null,
     ...(choices.length > 1 ? { choices: choices.map(choiceObject) } : {}),

@@ -6,7 +6,7 @@ import { createEngine } from '../../engine/create.ts';
 import { EngineHost } from '../../scheduler/engine-host.ts';
 import { buildApp } from '../../server/app.ts';
 import { engineOptions } from '../../server/choices.ts';
-import { createServices, modelFolder } from '../../server/create-services.ts';
+import { createServices, draftFolder, modelFolder } from '../../server/create-services.ts';
 import { SupervisedEngine } from '../../server/engine-client.ts';
 import type { StartEngine } from '../../server/engine-transport.ts';
 import type { Config } from '../../config/options.ts';
@@ -31,6 +31,7 @@ export async function realServer(...flags: string[]): Promise<RealServer> {
     await app.close();
     await engine.close();
     await services.text.close();
+    await services.retrieval.close();
     services.metrics.close();
   };
   return { app, services, close, post: (url, body) => post(app, url, body) };
@@ -45,7 +46,7 @@ async function post<Body>(app: FastifyInstance, url: string, body: object): Prom
 /** Scheduler and engine in this process; messages cross in later ticks, as they do between processes. */
 function startHere(config: Config): StartEngine {
   return ({ onMessage, onExit }) => {
-    const options = engineOptions(config, { folder: modelFolder(config), threads: config.threads });
+    const options = engineOptions(config, { folder: modelFolder(config), draftFolder: draftFolder(config), threads: config.threads });
     const host = createEngine(options).then((engine) =>
       new EngineHost({ engine, options, send: (message) => { setImmediate(() => { onMessage(message); }); } }));
     host.then(({ closed }) => closed).then(

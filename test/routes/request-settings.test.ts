@@ -2,15 +2,18 @@ import { expect, test } from 'vitest';
 import { flagName, options, type Option } from '../../config/options.ts';
 import { LongContext } from '../../routes/schemas.ts';
 import { attentionSettings, appliedAttention, type AttentionDefaults, type HeadShape } from '../../server/generate/attention.ts';
+import type { SpeculationDefaults } from '../../server/generate/speculation.ts';
 import { checkedMaxTokens, type LengthQuestion } from '../../server/generate/limits.ts';
 import { requestSettings, type SettingsContext } from '../../server/generate/settings.ts';
 import { metricsObject, usage } from '../../server/generate/usage.ts';
 import type { SequenceMetrics } from '../../scheduler/messages.ts';
 
 const defaults: AttentionDefaults = {
-  attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0, selectionInterval: 4,
+  attention: 'dense', tokenBudget: 4096, sinkTokens: 128, streamingSinkTokens: 4, selectionPerQueryHead: false, localTokens: 1024, streamingHeads: 0, selectionInterval: 4,
   renumberPositions: false, sparsePrefill: true,
 };
+const drafting: SpeculationDefaults = { speculation: 'off', draftModel: '', draftTokens: 8, draftBudget: 1024, ragTokens: 4096, ragChunkTokens: 128 };
+
 function leastOf(field: string): number | null {
   const entry = Object.entries<Option>(options).find(([name]) => flagName(name) === field.replaceAll('_', '-'));
   return entry !== undefined && 'min' in entry[1] ? entry[1].min : null;
@@ -32,14 +35,15 @@ test('what a request leaves out is the server\'s default', () => {
 
 test('a field of the request and the option of its name have the same least value', () => {
   const bounded = Object.entries<object>(LongContext.properties).flatMap(([name, field]) => ('minimum' in field ? [[name, field.minimum]] : []));
-  expect(bounded).toHaveLength(5);
-  expect(bounded).toEqual(bounded.map(([name]) => [name, leastOf(String(name))]));
+  const withOption = bounded.filter(([name]) => name !== 'eta');
+  expect(withOption).toHaveLength(9);
+  expect(withOption).toEqual(withOption.map(([name]) => [name, leastOf(String(name))]));
 });
 
 test('the applied values are those that the policy reads, no others', () => {
   const applied = (attention: 'dense' | 'streaming') => appliedAttention(attentionSettings({ attention }, defaults, ranked));
-  expect(applied('dense')).toEqual({ attention: 'dense', speculation: 'off' });
-  expect(applied('streaming')).toEqual({ attention: 'streaming', sink_tokens: 128, local_tokens: 1024, renumber_positions: false, speculation: 'off' });
+  expect(applied('dense')).toEqual({ attention: 'dense' });
+  expect(applied('streaming')).toEqual({ attention: 'streaming', sink_tokens: 64, local_tokens: 1024, renumber_positions: false });
 });
 
 test('streaming heads need a ranking of heads', () => {
@@ -48,12 +52,16 @@ test('streaming heads need a ranking of heads', () => {
   expect(attentionSettings({ attention: 'dense', streaming_heads: 0.5 }, defaults, unranked).attention).toBe('dense');
 });
 
-test('speculation other than off is refused by name', () => {
-  expect(() => attentionSettings({ speculation: 'triforce' }, defaults, ranked)).toThrow(/long_context\.speculation.*triforce/);
+test('streaming keeps the first four tokens, in a whole page, unless it is told otherwise', () => {
+  const sinks = (asked: LongContext, changes: Partial<AttentionDefaults> = {}) => attentionSettings(asked, { ...defaults, ...changes }, ranked).sinkTokens;
+  expect(sinks({ attention: 'streaming' })).toBe(64);
+  expect(sinks({ attention: 'streaming', sink_tokens: 128 })).toBe(128);
+  expect(sinks({ attention: 'streaming' }, { streamingSinkTokens: 0 })).toBe(0);
+  expect(sinks({ attention: 'lserve' })).toBe(128);
 });
 
 const context: SettingsContext = {
-  config: { ...defaults, maxChoices: 8 },
+  config: { ...defaults, ...drafting, maxChoices: 8 },
   model: { sampling: { temperature: 0.7, topP: 0.95, topK: 5, minP: 0, repetitionPenalty: 1 }, stopTokenIds: [2, 0] },
   spec: { engine: 'fake', precision: 'int8', vocab: 100, contextLength: 1000, slidingWindow: [], kvBytesPerToken: 1, keysDependOnPromptLength: false, ...ranked },
 };
@@ -138,10 +146,10 @@ test('usage has OpenAI\'s details, always', () => {
 
 test('metrics of several choices are the longest times, the summed counts, the mean reads', () => {
   const other = { ...metrics, decodeMs: 50, generatedTokens: 3, attendedTokensPerStep: 150, exactness: 'approximate', exactnessReason: 'because' } as const;
-  const object = metricsObject({ tokenizeMs: 2, attention: { attention: 'dense' }, choices: [metrics, other] });
+  const object = metricsObject({ tokenizeMs: 2, attention: { attention: 'dense' }, speculation: { speculation: 'off' }, choices: [metrics, other] });
   expect(object).toMatchObject({
     tokenize_ms: 2, decode_ms: 50, generated_tokens: 10, attended_tokens_per_step: 100, exactness: 'approximate', exactness_reason: 'because',
-    attention: { attention: 'dense' }, choices: [{ index: 0, decode_ms: 30 }, { index: 1, decode_ms: 50 }],
+    attention: { attention: 'dense' }, speculation: { speculation: 'off' }, choices: [{ index: 0, decode_ms: 30 }, { index: 1, decode_ms: 50 }],
   });
-  expect(metricsObject({ tokenizeMs: 2, attention: {}, choices: [metrics] })).not.toHaveProperty('choices');
+  expect(metricsObject({ tokenizeMs: 2, attention: {}, speculation: {}, choices: [metrics] })).not.toHaveProperty('choices');
 });

@@ -10,6 +10,7 @@ import { Lifecycle } from '../../server/lifecycle.ts';
 import { Metrics } from '../../server/metrics.ts';
 import { readServedModel } from '../../server/served-model.ts';
 import type { Services } from '../../server/services.ts';
+import { openRetrieval } from '../../retrieval/retrieval-service.ts';
 import { openTextService } from '../../tokenizer/text-service.ts';
 
 export const folder = fileURLToPath(new URL('../../models/longspan-16m', import.meta.url));
@@ -25,9 +26,10 @@ export interface Testbed {
 export async function testbed(engine: EngineClient, flags: readonly string[] = []): Promise<Testbed> {
   const config = loadConfig({ argv: ['--log-level', 'silent', ...flags], env: {} });
   const text = await openTextService(folder, { maxThreads: 1 });
+  const retrieval = await openRetrieval({ dir: folder, embeddingDir: '', threads: 1 });
   const metrics = new Metrics(MODEL);
   const services: Services = {
-    config, engine, text, metrics,
+    config, engine, text, retrieval, metrics,
     model: await readServedModel({ folder, name: '', maxModelLen: config.maxModelLen, eosId: text.tokenizer.eosId, engine }),
     admission: new Admission({ engine, limits: config, onRefused: (reason) => { metrics.refused(reason); } }),
     lifecycle: new Lifecycle(),
@@ -39,6 +41,7 @@ export async function testbed(engine: EngineClient, flags: readonly string[] = [
     await app.close();
     await engine.close();
     await text.close();
+    await retrieval.close();
     metrics.close();
   });
   return { app, services, listen: () => app.listen({ port: 0, host: '127.0.0.1' }) };

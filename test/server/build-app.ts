@@ -22,6 +22,7 @@ export async function build(flags: readonly string[] = []): Promise<TestApp> {
     await app.close();
     await script.engine.close();
     await services.text.close();
+    await services.retrieval.close();
     services.metrics.close();
   });
   return { app, services, script };

@@ -10,7 +10,7 @@ import { endings, readAll, request } from './scripted-engine.ts';
 
 async function forked(...flags: string[]): Promise<SupervisedEngine> {
   const config = loadConfig({ argv: ['--engine', 'fake', ...flags], env: {} });
-  const engine = new SupervisedEngine({ start: engineProcess(engineOptions(config, { folder: packagePath('models/longspan-16m'), threads: 1 })) });
+  const engine = new SupervisedEngine({ start: engineProcess(engineOptions(config, { folder: packagePath('models/longspan-16m'), draftFolder: '', threads: 1 })) });
   onTestFinished(() => engine.close());
   await engine.whenReady();
   return engine;
