@@ -8,6 +8,7 @@ import { registerRoutes } from '../routes/register.ts';
 import { ApiKeys } from './api-keys.ts';
 import { frameworkError, installErrorReplies } from './error-replies.ts';
 import { installGuard, requestId } from './guard.ts';
+import { answerParserError } from './parser-errors.ts';
 import type { Services } from './services.ts';
 
 /** Longer than the idle time of common load balancers (60 s), so that they close first. */
@@ -28,6 +29,7 @@ export async function buildApp(services: Services, keys = ApiKeys.load(services.
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     frameworkErrors: frameworkError,
+    clientErrorHandler: answerParserError,
     // Verbose errors carry the offending value, which validation-errors.ts words.
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false, useDefaults: false, allErrors: false, verbose: true, allowUnionTypes: true } },
   });

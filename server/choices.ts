@@ -44,6 +44,7 @@ export function startSummary({ config, engine, model }: Services, facts: { reado
     `engine     ${spec.engine} ${spec.precision}${config.engine === 'auto' ? ' (auto)' : ''}, ${facts.threads.value} threads (${facts.threads.reason})`,
     `KV memory  ${engine.kvTokens} tokens, ${mebibytes(engine.kvTokens * spec.kvBytesPerToken)} MiB (${kvReason})`,
     `attention  ${config.attention} unless a request says otherwise`,
+    `drafting   ${config.speculation} unless a request says otherwise${config.draftModel === '' ? '' : `, draft model ${config.draftModel}`}`,
     `API keys   ${facts.numKeys === 0 ? `none: whoever reaches ${config.host} may call` : String(facts.numKeys)}`,
   ];
 }

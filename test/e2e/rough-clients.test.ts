@@ -74,3 +74,20 @@ it('names a missed deadline in whole milliseconds', async () => {
   const answer = await app.inject({ method: 'POST', url: '/v1/completions', payload: { prompt: 'a', max_tokens: 1000, ignore_eos: true, deadline_ms: 200 } });
   expect([answer.statusCode, answer.json()]).toMatchObject([504, { error: { code: 'deadline_exceeded', message: expect.stringMatching(/ the \d+ ms of its deadline/) as string } }]);
 });
+
+it.each([
+  ['a method that there is not', 'BREW /coffee HTTP/1.1\r\nHost: x\r\n\r\n', 400, 'invalid_request'],
+  ['no HTTP at all', '\u0016\u0003\u0001\u0002\u0000\u0001\r\n\r\n', 400, 'invalid_request'],
+  ['two lengths', 'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}', 400, 'invalid_request'],
+  ['headers without end', `GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ${'a'.repeat(100_000)}\r\n\r\n`, 431, 'headers_too_large'],
+])('answers %s in the body of every other error, and closes', async (_, written, status, code) => {
+  const { port } = await serve();
+  const socket = dial(port);
+  socket.write(written);
+  let received = '';
+  socket.on('data', (data: Buffer) => { received += data.toString(); });
+  await once(socket, 'close');
+  const [head, body] = received.split('\r\n\r\n');
+  expect(head).toMatch(new RegExp(`^HTTP/1.1 ${status} [^]*x-request-id: req_`));
+  expect(JSON.parse(body!)).toMatchObject({ error: { type: 'invalid_request_error', code, param: null } });
+});
