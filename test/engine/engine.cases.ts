@@ -3,28 +3,16 @@
  * against itself (other chunks, other company, other pages). Knows the Engine interface only. Called by one
  * test file per engine.
  */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Engine } from '../../engine/engine.ts';
-import { Weights } from '../../engine/model/weights.ts';
-import { ReferenceEngine } from '../../engine/reference/reference-engine.ts';
-import { PAGE_TOKENS, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
-import { writeTinyModel, type TinyModel, type TinyModelOptions } from '../tiny-model.ts';
+import { PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
+import type { TinyModelOptions } from '../tiny-model.ts';
 import { SeededRandom } from '../seeded-random.ts';
-import { chunkOf, dense, listOf, pagesFor, picking, planOf, randomText, readText, relativeError, type Planner, type Text } from './texts.ts';
-
-export type EngineMaker = (model: TinyModel, pages: number) => Promise<Engine>;
-
-/** Largest relative error (root mean square) of logits. */
-export interface EngineTolerance {
-  /** Against the float64 reference, where both read the same pages. */
-  readonly reference: number;
-  /** Against the reference where each picks pages: rounding may tip nearly equal scores. */
-  readonly picked: number;
-  /** Against itself, computed another way. */
-  readonly self: number;
-}
-
-const PAGES = 40;
+import { copyAll, expectClose, expectFar, joined, PAGES, readCuts, useBench, type EngineMaker, type EngineTolerance } from './engine-bench.ts';
+import {
+  halfPicking, halfPickingThenReusing, headsApart, movedBy, perQueryHead, pickingAll, queryHeadsPicking, sinksAndRecent, sinksMovedUp,
+} from './planners.ts';
+import { chunkOf, dense, listOf, picking, planOf, randomText, readText, type Planner } from './texts.ts';
 
 /** The families and position schemes, each small enough for the reference. */
 const makes: Readonly<Record<string, TinyModelOptions>> = {
@@ -387,118 +375,3 @@ function stepCases(make: EngineMaker, tolerance: EngineTolerance): void {
     expect(engine.spec.kvBytesPerToken).toBeGreaterThan(0);
   });
 }
-
-/** One model, one engine and one reference for all tests of a group; texts start at page 0. */
-function useBench(options: TinyModelOptions, make: EngineMaker) {
-  let model: TinyModel;
-  let engine: Engine;
-  let reference: Engine;
-  beforeAll(async () => {
-    model = writeTinyModel(options);
-    engine = await make(model, PAGES);
-    reference = await makeReference(model, PAGES);
-  });
-  afterAll(async () => {
-    await Promise.all([engine.close(), reference.close()]);
-    model.remove();
-  });
-  return (numTokens: number): { engine: Engine; reference: Engine; text: Text } => {
-    engine.forget(1);
-    reference.forget(1);
-    return { engine, reference, text: randomText(1, numTokens, { vocab: engine.spec.vocab }) };
-  };
-}
-
-export async function makeReference({ dir, spec }: TinyModel, pages: number): Promise<ReferenceEngine> {
-  const weights = await Weights.open(dir, spec);
-  try {
-    return new ReferenceEngine({ spec, weights, pages, headOrder: null });
-  } finally {
-    weights.close();
-  }
-}
-
-function expectClose(got: Float32Array, wanted: Float32Array, limit: number): void {
-  expect(relativeError(got, wanted)).toBeLessThanOrEqual(limit);
-}
-
-/** Guards a comparison: what the test varies must show in the logits, or agreement proves nothing. */
-function expectFar(got: Float32Array, other: Float32Array, { reference }: EngineTolerance): void {
-  expect(relativeError(got, other)).toBeGreaterThan(2 * reference);
-}
-
-/** Decode chunks between the cuts. */
-async function readCuts(engine: Engine, text: Text, cuts: readonly number[], planner: Planner): Promise<Float32Array[]> {
-  const rows: Float32Array[] = [];
-  for (let i = 1; i < cuts.length; i++) {
-    rows.push(await readText(engine, text, { from: cuts[i - 1]!, to: cuts[i]!, planner, phase: 'decode' }));
-  }
-  return rows;
-}
-
-/** Logits are valid until the next run only. */
-function copyAll(logits: readonly (Float32Array | null)[]): Float32Array[] {
-  return logits.map((rows) => Float32Array.from(rows!));
-}
-
-function joined(parts: readonly Float32Array[]): Float32Array {
-  return Float32Array.from(parts.flatMap((part) => [...part]));
-}
-
-/** First page, last two pages. */
-const sinksAndRecent: Planner = (engine, text, start) => {
-  const used = pagesFor(start);
-  if (used <= 3) return dense(engine, text, start);
-  const fixed = [text.pageTable[0]!, ...text.pageTable.subarray(used - 2, used)];
-  return planOf(engine, listOf(fixed, start - (used - 3) * PAGE_TOKENS));
-};
-
-/** As sinksAndRecent, the sink read as if it stood just before the recent pages. */
-const sinksMovedUp: Planner = (engine, text, start) => {
-  const plan = sinksAndRecent(engine, text, start);
-  const gap = (pagesFor(start) - 3) * PAGE_TOKENS;
-  if (gap <= 0) return plan;
-  return { ...plan, classes: plan.classes.map((list) => ({ ...list, positionDelta: Int32Array.of(gap, 0, 0) })) };
-};
-
-/** Everything before `start - delta`, read as if it stood `delta` tokens later. */
-function movedBy(delta: number): Planner {
-  return (engine, text, start) => {
-    const plan = dense(engine, { ...text, pageTable: text.pageTable.subarray(delta / PAGE_TOKENS) }, start - delta);
-    return { ...plan, classes: plan.classes.map((list) => ({ ...list, positionDelta: new Int32Array(list.fixed.length).fill(delta) })) };
-  };
-}
-
-/** First page and last two pages fixed, all between picked: needs more than three pages. */
-const pickingAll: Planner = (engine, { pageTable }, start) => {
-  const used = pagesFor(start);
-  const candidates = pageTable.slice(1, used - 2);
-  const ends = listOf([pageTable[0]!, ...pageTable.subarray(used - 2, used)], start);
-  return planOf(engine, { ...ends, candidates, pick: candidates.length });
-};
-
-/** Two lists in turn over the KV heads: everything, and sinks with recent pages. */
-const headsApart: Planner = (engine, text, start) => inTurn(engine, [dense(engine, text, start), sinksAndRecent(engine, text, start)]);
-
-const halfPicking: Planner = (engine, text, start) => inTurn(engine, [picking(3)(engine, text, start), sinksAndRecent(engine, text, start)]);
-
-function inTurn(engine: Engine, plans: readonly AttentionPlan[]): AttentionPlan {
-  const numHeads = engine.spec.layers * engine.spec.kvHeads;
-  return {
-    classes: plans.map(({ classes }) => classes[0]!), selection: 'fresh',
-    classOf: Uint8Array.from({ length: numHeads }, (_, head) => (head + Math.floor(head / engine.spec.kvHeads)) % plans.length),
-  };
-}
-
-/** As halfPicking; only multiples of 5 pick anew. */
-const halfPickingThenReusing: Planner = (engine, text, start) =>
-  ({ ...halfPicking(engine, text, start), selection: start % 5 === 0 ? 'fresh' : 'reuse' });
-
-function perQueryHead(planner: Planner): Planner {
-  return (engine, text, start) => {
-    const plan = planner(engine, text, start);
-    return { ...plan, classes: plan.classes.map((list) => ({ ...list, pickPer: list.pick > 0 ? 'queryHead' : 'kvHead' })) };
-  };
-}
-
-const queryHeadsPicking = perQueryHead(halfPickingThenReusing);

@@ -1,6 +1,7 @@
 // The reference engine: the cases of every engine, poisoned memory, and steps that it must refuse.
 import { afterAll, expect, test } from 'vitest';
-import { engineCases, makeReference } from '../engine.cases.ts';
+import { makeReference } from '../engine-bench.ts';
+import { engineCases } from '../engine.cases.ts';
 import { chunkOf, picking, randomText, readText } from '../texts.ts';
 import { writeTinyModel } from '../../tiny-model.ts';
 
