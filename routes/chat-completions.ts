@@ -28,7 +28,7 @@ function chatCall(body: ChatCompletionBody, { text }: Services): GenerationCall 
     idPrefix: 'chatcmpl',
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? null,
     logprobs,
-    promptLogprobs: false,
+    promptLogprobsFrom: null,
     format: new ChatFormat(text.tokenizer, { logprobs: logprobs !== null, tokenIds: body.return_token_ids ?? false }),
   };
 }

@@ -26,14 +26,15 @@ export function completionsRoute(app: FastifyInstance, services: Services): void
 function completionCall(body: CompletionBody, { text }: Services): GenerationCall {
   const logprobs = body.logprobs ?? null;
   const echo = body.echo ?? false;
+  const logprobStart = body.logprob_start_len ?? 0;
   return {
     body,
     prompts: completionPrompts(body.prompt),
     idPrefix: 'cmpl',
     maxTokens: body.max_tokens ?? DEFAULT_MAX_TOKENS,
     logprobs,
-    promptLogprobs: echo && logprobs !== null,
-    format: new CompletionFormat(text.tokenizer, { echo, logprobs: logprobs !== null, tokenIds: body.return_token_ids ?? false }),
+    promptLogprobsFrom: echo && logprobs !== null ? Math.max(1, logprobStart) : null,
+    format: new CompletionFormat(text.tokenizer, { echo, logprobs: logprobs !== null, logprobStart, tokenIds: body.return_token_ids ?? false }),
   };
 }
 

@@ -16,6 +16,7 @@ export const CompletionBody = Type.Object({
   max_tokens: optionalInteger({ minimum: 0, maximum: MAX_TOKENS }, 'Tokens per choice at most; default 16. 0 only with echo.'),
   logprobs: optionalInteger({ minimum: 0, maximum: 20 }, 'Report the log-probability of every token, and this many alternatives.'),
   echo: optionalBoolean('Begin the text with the prompt; with logprobs, report those of the prompt too.'),
+  logprob_start_len: optionalInteger({ minimum: 0, maximum: MAX_TOKENS }, 'With echo and logprobs: the first prompt token whose log-probability is reported; what stands before it may come from the prefix cache.'),
   best_of: optionalInteger({ minimum: 0, maximum: 128 }, 'Only as a synonym of n.'),
   suffix: optionalString(MAX_TOKENS, 'Not supported.'),
 }, { description: 'OpenAI\'s completion request, with the extensions of vLLM and long_context.' });

@@ -85,7 +85,8 @@ export class Commit {
   #scorePrompt({ sequence, start }: PlannedChunk, logits: Float32Array): void {
     const { promptScores, promptTokens, request } = sequence;
     const numRows = logits.length / this.#vocab;
-    for (let i = promptScores.length - start; i < numRows && start + i + 1 < promptTokens; i++) {
+    const next = request.promptLogprobsFrom! + promptScores.length;
+    for (let i = Math.max(0, next - 1 - start); i < numRows && start + i + 1 < promptTokens; i++) {
       const row = logits.subarray(i * this.#vocab, (i + 1) * this.#vocab);
       promptScores.push(scoreToken(row, request.promptIds[start + i + 1]!, request.logprobs ?? 0));
     }

@@ -64,8 +64,8 @@ export interface GenerationRequest {
   readonly sampling: SamplingSettings;
   /** How many alternatives to report with each token; null reports none, 0 the chosen token only. */
   readonly logprobs: number | null;
-  /** Report the log-probabilities of the prompt's own tokens too (echo). */
-  readonly promptLogprobs: boolean;
+  /** Report the log-probabilities of the prompt's own tokens too (echo), from this one (1 or later) on; null reports none. */
+  readonly promptLogprobsFrom: number | null;
   readonly attention: AttentionSettings;
   readonly speculation: SpeculationSettings;
   /** Lower runs first (vLLM's meaning); default 0. */
@@ -145,7 +145,7 @@ export type SequenceEvent =
   | { readonly type: 'started'; readonly id: number; readonly cachedTokens: number; readonly queueMs: number }
   /** Prefill progress, if asked for. */
   | { readonly type: 'progress'; readonly id: number; readonly total: number; readonly cached: number; readonly processed: number; readonly timeMs: number }
-  /** Log-probabilities of prompt tokens 1.. (token 0 has none), if asked for; once per request, before its tokens. */
+  /** Log-probabilities of the prompt's tokens from promptLogprobsFrom on (token 0 has none), if asked for; once per request, before its tokens. */
   | { readonly type: 'prompt'; readonly id: number; readonly logprobs: readonly TokenLogprob[] }
   | { readonly type: 'tokens'; readonly id: number; readonly choice: number; readonly tokens: readonly number[]; readonly logprobs: readonly TokenLogprob[] | null }
   | { readonly type: 'preempted'; readonly id: number; readonly choice: number }

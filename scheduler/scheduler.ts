@@ -12,7 +12,7 @@ import type { LiveSequences } from './live-sequences.ts';
 import { byPrefill, byTurn } from './order.ts';
 import type { Sequence } from './sequence.ts';
 import { readsOf } from './sequence-record.ts';
-import { chunksOf, scoresPrompt, wholeSpans, type PlannedChunk } from './step-plan.ts';
+import { chunksOf, unscoredTokens, wholeSpans, type PlannedChunk } from './step-plan.ts';
 import type { Tenants } from './tenants.ts';
 
 export interface SchedulerOptions {
@@ -110,7 +110,8 @@ export class Scheduler {
   }
 
   #match(sequence: Sequence): PrefixMatch {
-    const known = scoresPrompt(sequence) ? sequence.text.subarray(0, 1) : sequence.text;
+    const unscored = unscoredTokens(sequence);
+    const known = unscored < sequence.promptTokens ? sequence.text.subarray(0, unscored + 1) : sequence.text;
     return this.#kv.match(sequence.submission.namespace, known, sequence.policy.spanTokens);
   }
 

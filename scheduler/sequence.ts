@@ -43,7 +43,7 @@ export class Sequence {
   readonly sampler: Sampler;
   readonly leader: Sequence | null;
   readonly record = new SequenceRecord();
-  /** Log-probabilities of prompt tokens 1.. as far as computed, if asked for. */
+  /** Log-probabilities of the prompt's tokens from promptLogprobsFrom on, as far as computed, if asked for. */
   readonly promptScores: TokenLogprob[] = [];
   state: 'waiting' | 'running' | 'ended' = 'waiting';
   /** null while waiting. */

@@ -28,9 +28,10 @@ export function wholeSpans({ computed, remaining, prefillEnd, policy }: Sequence
   return Math.max(0, allowance - ((computed + allowance) % policy.spanTokens));
 }
 
-/** Whether the next chunk has to return the prompt's logits, so that nothing of it may come from the cache. */
-export function scoresPrompt({ request, leader, hasPrefilled }: Sequence): boolean {
-  return request.promptLogprobs && leader === null && !hasPrefilled;
+/** Leading tokens of the prompt whose logits nobody asked for: all, unless it is scored. Only these may come from the cache. */
+export function unscoredTokens({ request, leader, hasPrefilled, promptTokens }: Sequence): number {
+  if (request.promptLogprobsFrom === null || leader !== null || hasPrefilled) return promptTokens;
+  return Math.min(request.promptLogprobsFrom - 1, promptTokens);
 }
 
 /** The next `tokens` tokens of a sequence, whose pages are reserved, as chunks in order. */
@@ -45,8 +46,8 @@ export function chunksOf(sequence: Sequence, tokens: number): PlannedChunk[] {
 
 function planChunk(sequence: Sequence, start: number, maxTokens: number): PlannedChunk {
   const phase = sequence.isDecoding || start >= sequence.prefillEnd ? 'decode' : 'prefill';
-  const isScored = scoresPrompt(sequence);
-  const numTokens = phase === 'decode' ? 1 : prefillTokens(sequence, start, isScored ? Math.min(maxTokens, MAX_LOGIT_ROWS) : maxTokens);
+  const numTokens = phase === 'decode' ? 1 : prefillTokens(sequence, start, maxTokens);
+  const isScored = reachesScored(sequence, start + numTokens);
   const pageTable = sequence.pages!.table.entries;
   const plan = sequence.policy.plan(pageTable, start, numTokens, phase);
   const isLast = start + numTokens === sequence.length;
@@ -64,8 +65,17 @@ function planChunk(sequence: Sequence, start: number, maxTokens: number): Planne
   };
 }
 
-function prefillTokens({ policy, prefillEnd }: Sequence, start: number, maxTokens: number): number {
-  return Math.min(maxTokens, prefillEnd - start, policy.maxChunkTokens(start));
+/** Up to where logits begin to be wanted chunks may be long; from there on all rows are returned. */
+function prefillTokens(sequence: Sequence, start: number, maxTokens: number): number {
+  const { policy, prefillEnd } = sequence;
+  const tokens = Math.min(maxTokens, prefillEnd - start, policy.maxChunkTokens(start));
+  return reachesScored(sequence, start + tokens) ? Math.min(tokens, MAX_LOGIT_ROWS) : tokens;
+}
+
+/** Whether a chunk that ends there holds a token whose logits were asked for. */
+function reachesScored(sequence: Sequence, end: number): boolean {
+  const unscored = unscoredTokens(sequence);
+  return unscored < sequence.promptTokens && end > unscored;
 }
 
 /** The first decode step must not reuse what a span of the prompt picked: it stands elsewhere. */

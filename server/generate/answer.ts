@@ -20,7 +20,7 @@ export interface PromptRun {
   readonly record: RequestRecord;
   /** Prompt tokens that were in the prefix cache; 0 until it has started. */
   cachedTokens: number;
-  /** Of prompt tokens 1..; empty until (and unless) they were asked for and computed. They come before any token. */
+  /** Of the prompt tokens that were asked for; empty until (and unless) they were asked for and computed. They come before any token. */
   promptLogprobs: readonly TokenLogprob[];
 }
 

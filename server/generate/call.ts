@@ -15,7 +15,8 @@ export interface GenerationCall {
   readonly maxTokens: number | null;
   /** Alternatives to report; null reports no log-probabilities. */
   readonly logprobs: number | null;
-  readonly promptLogprobs: boolean;
+  /** First prompt token whose log-probability is reported, 1 or later; null reports none. */
+  readonly promptLogprobsFrom: number | null;
   readonly format: AnswerFormat;
 }
 

@@ -7,6 +7,8 @@ import { completionLogprobs, type PlacedToken } from './logprobs.ts';
 
 export interface CompletionFormatOptions extends FormatOptions {
   readonly echo: boolean;
+  /** First prompt token that the echoed log-probabilities hold. */
+  readonly logprobStart: number;
 }
 
 export class CompletionFormat implements AnswerFormat {
@@ -77,17 +79,20 @@ export class CompletionFormat implements AnswerFormat {
     return { text, logprobs: this.#options.logprobs ? this.#promptTokens(run) : [] };
   }
 
-  /** Every prompt token with its place; the first has no log-probability, since nothing predicted it. */
+  /** The prompt's tokens from logprobStart on, each with its place; the prompt's first has no log-probability, since nothing predicted it. */
   #promptTokens({ prompt, promptLogprobs }: PromptRun): PlacedToken[] {
     // Encoding a text may put a begin-of-text token first, which is not in the text.
     const numAdded = prompt.text !== null && this.#tokenizer.addBos ? 1 : 0;
+    const { logprobStart } = this.#options;
+    const scored = Math.max(1, logprobStart);
     let chars = 0;
-    return Array.from(prompt.ids, (token, i) => {
+    const placed = Array.from(prompt.ids, (token, i): PlacedToken => {
       const offset = chars;
       if (i >= numAdded) chars += startedChars(this.#tokenizer.tokenBytes(token));
-      const found = i === 0 ? undefined : promptLogprobs[i - 1];
+      const found = promptLogprobs[i - scored];
       return { token, offset, logprob: found?.logprob ?? null, top: found?.top ?? [] };
     });
+    return placed.slice(logprobStart);
   }
 
   #shifted(choice: Choice, tokens: readonly PlacedToken[]): readonly PlacedToken[] {

@@ -51,7 +51,7 @@ function engineRequest({ call, settings, prompts, maxTokens, speculation, deadli
     stopTokenIds: settings.stopTokenIds,
     sampling: settings.sampling,
     logprobs: call.logprobs,
-    promptLogprobs: call.promptLogprobs,
+    promptLogprobsFrom: call.promptLogprobsFrom,
     attention: settings.attention,
     speculation: speculation.settings,
     priority: settings.priority,

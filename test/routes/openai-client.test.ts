@@ -121,6 +121,23 @@ test('echo with log-probabilities covers the prompt, with offsets into the text'
   expect(tokens).toHaveLength(tokenizer.encode(prompt, { special: 'parse' }).length + 12);
 });
 
+test('echoed log-probabilities may begin within the prompt', async () => {
+  const { complete } = await served();
+  const asked = { prompt: 'The quick brown fox', echo: true, logprobs: 2 };
+  const { choices: [whole] } = await complete(asked);
+  const { logprobs: all, text } = whole!;
+  const numPrompt = all!.tokens!.length - 12;
+  for (const start of [0, 1, 2, numPrompt, 1000]) {
+    const { choices: [choice] } = await complete({ ...asked, logprob_start_len: start });
+    expect(choice!.text).toBe(text);
+    const from = Math.min(start, numPrompt);
+    expect(choice!.logprobs).toEqual({
+      tokens: all!.tokens!.slice(from), token_logprobs: all!.token_logprobs!.slice(from), top_logprobs: all!.top_logprobs!.slice(from), text_offset: all!.text_offset!.slice(from),
+    });
+  }
+  await expect(complete({ ...asked, logprob_start_len: -1 })).rejects.toMatchObject({ status: 400, param: 'logprob_start_len' });
+});
+
 test('echo with max_tokens 0 scores a prompt and generates nothing', async () => {
   const { complete } = await served();
   const answer = await complete({ prompt: 'The quick brown fox', echo: true, logprobs: 0, max_tokens: 0 });

@@ -20,7 +20,7 @@ export const greedy: GenerationRequest['sampling'] = {
 export function request(id: number, changes: Partial<GenerationRequest> = {}): GenerationRequest {
   return {
     id, tenant: 'a', promptIds: prompt(id, 10), choices: 1, maxTokens: 8, minTokens: 0, stopTokenIds: [], sampling: greedy,
-    logprobs: null, promptLogprobs: false, attention: dense, speculation: NO_SPECULATION, priority: 0, deadlineMs: null, cacheSalt: '', progress: false,
+    logprobs: null, promptLogprobsFrom: null, attention: dense, speculation: NO_SPECULATION, priority: 0, deadlineMs: null, cacheSalt: '', progress: false,
     ...changes,
   };
 }

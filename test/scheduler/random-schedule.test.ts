@@ -44,7 +44,7 @@ function randomRequest(id: number, random: Random, texts: Int32Array[]): Generat
     priority: random(4) === 0 ? random(3) - 1 : 0,
     deadlineMs: random(15) === 0 ? random(1500) : null,
     cacheSalt: random(8) === 0 ? 'salt' : '',
-    promptLogprobs: random(25) === 0,
+    promptLogprobsFrom: random(25) === 0 ? 1 + random(200) : null,
     progress: random(10) === 0,
   });
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { SequenceEvent } from '../../scheduler/messages.ts';
+import type { SequenceEvent, TokenLogprob } from '../../scheduler/messages.ts';
 import { alone, bench, dense, greedy, metricsOf, prompt, recording, request, timed, typesOf as types, type Bench } from './build.ts';
 import { ListEngine } from './list-engine.ts';
 
@@ -31,7 +31,7 @@ describe('a request', () => {
 
   test('for no tokens at all computes its prompt and ends', async () => {
     const busy = bench();
-    busy.submit(request(1, { maxTokens: 0, promptLogprobs: true, logprobs: 2 }), request(2, { maxTokens: 0, promptLogprobs: true, promptIds: Int32Array.of(4) }));
+    busy.submit(request(1, { maxTokens: 0, promptLogprobsFrom: 1, logprobs: 2 }), request(2, { maxTokens: 0, promptLogprobsFrom: 1, promptIds: Int32Array.of(4) }));
     await busy.finish();
     expect(types(busy, 1)).toEqual(['started', 'prompt', 'finished']);
     expect(types(busy, 2)).toEqual(['started', 'prompt', 'finished']);
@@ -41,7 +41,7 @@ describe('a request', () => {
     const busy = bench();
     const promptIds = prompt(5, 300);
     for (const id of [1, 2]) {
-      busy.submit(request(id, { promptIds, promptLogprobs: true, logprobs: 1 }));
+      busy.submit(request(id, { promptIds, promptLogprobsFrom: 1, logprobs: 1 }));
       await busy.finish();
     }
     const scores = busy.events.filter((event) => event.type === 'prompt').map(({ logprobs }) => logprobs);
@@ -51,6 +51,23 @@ describe('a request', () => {
     // The fake engine is sure of its next token, and the prompt is hardly ever what it would have said.
     expect(scores[0]!.every(({ top }) => top[0]!.logprob > -1e-6)).toBe(true);
     expect(scores[0]!.filter(({ logprob }) => logprob < -50).length).toBeGreaterThan(290);
+  });
+
+  test('tells them from a token on, and takes what stands before it from the cache', async () => {
+    const busy = bench();
+    const promptIds = prompt(5, 300);
+    const scoresFrom = async (id: number, from: number, maxTokens: number): Promise<readonly TokenLogprob[]> => {
+      busy.submit(request(id, { promptIds, promptLogprobsFrom: from, logprobs: 1, maxTokens }));
+      await busy.finish();
+      const event = busy.events.find((one) => one.type === 'prompt' && one.id === id) as (SequenceEvent & { type: 'prompt' }) | undefined;
+      return event?.logprobs ?? [];
+    };
+    const all = await scoresFrom(1, 1, 0);
+    for (const [id, from, cached] of [[2, 200, 192], [3, 257, 256], [4, 256, 192], [5, 299, 256], [6, 300, 256], [7, 5000, 256]] as const) {
+      expect(await scoresFrom(id, from, 3), `from ${from}`).toEqual(all.slice(from - 1));
+      expect(busy.events.find((event) => event.type === 'started' && event.id === id)).toMatchObject({ cachedTokens: cached });
+      expect(busy.tokensOf(id)).toEqual(busy.tokensOf(2));
+    }
   });
 
   test('reports log-probabilities with its tokens when asked to', async () => {

@@ -88,7 +88,7 @@ export function request(changes: Partial<GenerationRequest> = {}): Omit<Generati
     sampling: {
       temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repetitionPenalty: 1, logitBias: [], seed: null,
     },
-    logprobs: null, promptLogprobs: false,
+    logprobs: null, promptLogprobsFrom: null,
     attention: {
       attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0, selectionInterval: 4, selectionPerQueryHead: false,
       renumberPositions: false, sparsePrefill: true,
