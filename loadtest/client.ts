@@ -34,6 +34,15 @@ export interface StreamOptions {
   readonly signal?: AbortSignal;
   /** Called at each piece of text with the number of pieces so far. */
   readonly onContent?: (chunks: number) => void;
+  /** Called when the server tells how far it is: with `return_progress`, and with continuous usage. */
+  readonly onPosition?: (position: Position) => void;
+}
+
+/** How far a request is, in tokens. */
+export interface Position {
+  /** Prompt tokens that are done. */
+  readonly prefilled: number;
+  readonly generated: number;
 }
 
 export class HttpError extends Error {
@@ -51,6 +60,7 @@ interface StreamChunk {
   readonly usage?: Usage | null;
   readonly metrics?: Readonly<Record<string, unknown>> | null;
   readonly error?: { readonly message?: string };
+  readonly prompt_progress?: { readonly processed: number };
 }
 
 export class Client {
@@ -66,9 +76,10 @@ export class Client {
 
   /** Never rejects: whatever happens is in the result. */
   async stream(path: string, body: object, options: StreamOptions = {}): Promise<StreamResult> {
-    const reading = new StreamReading(options.onContent);
+    const reading = new StreamReading(options);
     try {
-      const request = JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } });
+      const streamOptions = { include_usage: true, ...(options.onPosition && { continuous_usage_stats: true }) };
+      const request = JSON.stringify({ ...body, stream: true, stream_options: streamOptions });
       reading.sentMs = performance.now();
       const response = await this.#pool.request({ path, method: 'POST', headers: this.#headers, body: request, signal: options.signal ?? null });
       reading.status = response.statusCode;
@@ -102,7 +113,7 @@ export class Client {
 /** The result of one stream while it grows. */
 class StreamReading {
   readonly #parser = new EventStreamParser();
-  readonly #onContent: ((chunks: number) => void) | undefined;
+  readonly #options: StreamOptions;
   readonly #contentMs: number[] = [];
   readonly #pieces: string[] = [];
   #finishReason: string | null = null;
@@ -114,8 +125,8 @@ class StreamReading {
   status: number | null = null;
   error: string | null = null;
 
-  constructor(onContent: ((chunks: number) => void) | undefined) {
-    this.#onContent = onContent;
+  constructor(options: StreamOptions) {
+    this.#options = options;
   }
 
   push(bytes: Uint8Array): void {
@@ -131,12 +142,18 @@ class StreamReading {
     const text = choice?.delta?.content ?? choice?.text ?? '';
     if (choice?.finish_reason) this.#finishReason = choice.finish_reason;
     if (chunk.usage) this.#usage = chunk.usage;
+    this.#position(chunk);
     if (chunk.metrics) this.#metrics = chunk.metrics;
     if (chunk.error) this.error = chunk.error.message ?? 'the stream ended with an error that has no message';
     if (text === '') return;
     this.#contentMs.push(nowMs);
     this.#pieces.push(text);
-    this.#onContent?.(this.#contentMs.length);
+    this.#options.onContent?.(this.#contentMs.length);
+  }
+
+  #position({ prompt_progress: progress, usage }: StreamChunk): void {
+    if (progress) this.#options.onPosition?.({ prefilled: progress.processed, generated: 0 });
+    else if (usage) this.#options.onPosition?.({ prefilled: usage.prompt_tokens, generated: usage.completion_tokens });
   }
 
   interrupted(error: unknown): void {

@@ -11,6 +11,8 @@ import { request } from 'undici';
 
 export interface ServerProcess {
   readonly baseUrl: string;
+  /** Of the HTTP process; the engine is its child. */
+  readonly pid: number;
   /** Asks it to end, and ends it after STOP_MS at the latest. */
   stop(): Promise<void>;
 }
@@ -35,7 +37,7 @@ export async function startServer(flags: readonly string[], readyMs = 120_000): 
     await stop(child);
     throw new Error(`${(error as Error).message}\n${lastWords()}`, { cause: error });
   }
-  return { baseUrl, stop: () => stop(child) };
+  return { baseUrl, pid: child.pid!, stop: () => stop(child) };
 }
 
 export async function freePort(): Promise<number> {
