@@ -1,0 +1,144 @@
+/* A CUDA without a device, for tests of the calls themselves: device memory is host memory of a fixed size, the one
+   kernel is axpy, the compiler copies its source, products are computed one by one. Built by fake-cuda.ts with cc. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOTAL ((size_t)64 << 20)
+static size_t used;
+static int contexts, streams, events, allocations, graphs;
+static const char *known_kernel = "axpy";
+
+typedef struct { float *y; const float *x; float a; int n; int64_t offset; } Axpy;
+typedef struct Graph { int count; Axpy nodes[64]; } Graph;
+static Graph *capturing;
+
+int fake_devices(void) { const char *n = getenv("FAKE_CUDA_DEVICES"); return n ? atoi(n) : 1; }
+int fake_live(void) { return contexts + streams + events + allocations + graphs; }
+
+int cuInit(uint32_t f) { return fake_devices() < 0 ? 100 : 0; }
+int cuDriverGetVersion(int *v) { *v = 13000; return 0; }
+int cuDeviceGetCount(int *n) { *n = fake_devices(); return 0; }
+int cuDeviceGet(int *d, int i) { *d = i; return 0; }
+int cuDeviceGetName(char *name, int length, int d) { strncpy(name, "Fake GPU", length); return 0; }
+int cuDeviceGetAttribute(int *v, int attribute, int d) {
+  const char *major = getenv("FAKE_CUDA_MAJOR");
+  switch (attribute) { case 16: *v = 4; break; case 75: *v = major ? atoi(major) : 9; break; case 76: *v = 0; break; default: *v = 65536; }
+  return 0;
+}
+int cuDevicePrimaryCtxRetain(uint64_t *c, int d) { contexts++; *c = 7; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int d) { contexts--; return 0; }
+int cuCtxSetCurrent(uint64_t c) { return c == 7 ? 0 : 201; }
+int cuMemGetInfo_v2(size_t *f, size_t *t) { *f = TOTAL - used; *t = TOTAL; return 0; }
+int cuMemAlloc_v2(uint64_t *p, size_t n) {
+  if (n == 0) return 1;
+  if (used + n > TOTAL) return 2;
+  size_t *block = malloc(n + 16);
+  block[0] = n; used += n; allocations++;
+  *p = (uint64_t)(block + 2);
+  return 0;
+}
+int cuMemFree_v2(uint64_t p) { size_t *block = (size_t *)p - 2; used -= block[0]; allocations--; free(block); return 0; }
+int cuMemHostAlloc(uint64_t *p, size_t n, uint32_t f) { *p = (uint64_t)malloc(n); allocations++; return 0; }
+int cuMemFreeHost(uint64_t p) { allocations--; free((void *)p); return 0; }
+static int copy(uint64_t to, uint64_t from, size_t n) { memcpy((void *)to, (void *)from, n); return 0; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, uint64_t from, size_t n, uint64_t s) { return copy(to, from, n); }
+int cuMemcpyDtoHAsync_v2(uint64_t to, uint64_t from, size_t n, uint64_t s) { return copy(to, from, n); }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, uint64_t s) { return copy(to, from, n); }
+int cuMemsetD8Async(uint64_t to, uint8_t v, size_t n, uint64_t s) { memset((void *)to, v, n); return 0; }
+int cuStreamCreate(uint64_t *s, uint32_t f) { streams++; *s = 11; return 0; }
+int cuStreamDestroy_v2(uint64_t s) { streams--; return s == 11 ? 0 : 400; }
+int cuStreamSynchronize(uint64_t s) { return s == 11 ? 0 : 400; }
+int cuStreamWaitEvent(uint64_t s, uint64_t e, uint32_t f) { return 0; }
+int cuEventCreate(uint64_t *e, uint32_t f) { events++; *e = 13; return 0; }
+int cuEventDestroy_v2(uint64_t e) { events--; return e == 13 ? 0 : 400; }
+int cuEventRecord(uint64_t e, uint64_t s) { return e == 13 && s == 11 ? 0 : 400; }
+int cuEventQuery(uint64_t e) { return 0; }
+int cuEventSynchronize(uint64_t e) { return e == 13 ? 0 : 400; }
+int cuEventElapsedTime(float *ms, uint64_t a, uint64_t b) { *ms = 1.5f; return 0; }
+int cuModuleLoadData(uint64_t *m, const void *image) { *m = 17; return 0; }
+int cuModuleUnload(uint64_t m) { return m == 17 ? 0 : 400; }
+int cuModuleGetFunction(uint64_t *f, uint64_t m, const char *name) { *f = 19; return strcmp(name, known_kernel) ? 500 : 0; }
+int cuFuncSetAttribute(uint64_t f, int a, int v) { return v > 200000 ? 1 : 0; }
+int cuFuncGetAttribute(int *v, int a, uint64_t f) { *v = a == 4 ? 32 : 0; return 0; }
+static void run(const Axpy *k) { for (int i = 0; i < k->n; i++) k->y[k->offset + i] += k->a * k->x[i]; }
+int cuLaunchKernel(uint64_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz, uint32_t shared, uint64_t s, void **p, void **extra) {
+  if (f != 19 || s != 11) return 400;
+  if (bx * by * bz > 1024) return 1;
+  Axpy k = { *(float **)p[0], *(const float **)p[1], *(float *)p[2], *(int *)p[3], *(int64_t *)p[4] };
+  if (capturing) capturing->nodes[capturing->count++] = k; else run(&k);
+  return 0;
+}
+int cuStreamBeginCapture_v2(uint64_t s, int mode) { capturing = calloc(1, sizeof(Graph)); graphs++; return 0; }
+int cuStreamEndCapture(uint64_t s, uint64_t *g) { *g = (uint64_t)capturing; capturing = NULL; return 0; }
+int cuGraphInstantiateWithFlags(uint64_t *e, uint64_t g, uint64_t f) { Graph *c = malloc(sizeof(Graph)); memcpy(c, (void *)g, sizeof(Graph)); graphs++; *e = (uint64_t)c; return 0; }
+int cuGraphLaunch(uint64_t e, uint64_t s) { Graph *g = (Graph *)e; for (int i = 0; i < g->count; i++) run(&g->nodes[i]); return 0; }
+int cuGraphExecDestroy(uint64_t e) { graphs--; free((void *)e); return 0; }
+int cuGraphDestroy(uint64_t g) { graphs--; free((void *)g); return 0; }
+int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, uint64_t a, void *d, void *s, void *b, void *e, int i, int w, int l, int o) { return 0; }
+int cuGetErrorName(int code, const char **name) {
+  switch (code) { case 1: *name = "CUDA_ERROR_INVALID_VALUE"; return 0; case 2: *name = "CUDA_ERROR_OUT_OF_MEMORY"; return 0;
+    case 100: *name = "CUDA_ERROR_NO_DEVICE"; return 0; case 500: *name = "CUDA_ERROR_NOT_FOUND"; return 0; default: return 1; }
+}
+
+/* NVRTC: the cubin is the source, and then its headers; a source that holds "syntax error" does not compile. */
+typedef struct { char *text; char *log; } Program;
+int nvrtcVersion(int *a, int *b) { *a = 13; *b = 0; return 0; }
+int nvrtcCreateProgram(uint64_t *out, const char *source, const char *name, int count, const char **headers, const char **names) {
+  Program *p = calloc(1, sizeof(Program));
+  p->text = calloc(1, 1 << 16);
+  strcat(p->text, source);
+  for (int i = 0; i < count; i++) { strcat(p->text, names[i]); strcat(p->text, headers[i]); }
+  allocations++;
+  *out = (uint64_t)p;
+  return 0;
+}
+int nvrtcCompileProgram(uint64_t program, int count, const char **options) {
+  Program *p = (Program *)program;
+  for (int i = 0; i < count; i++) strcat(p->text, options[i]);
+  p->log = strstr(p->text, "syntax error") ? "line 1: error: expected a declaration" : "";
+  return *p->log ? 6 : 0;
+}
+int nvrtcGetProgramLogSize(uint64_t p, size_t *n) { *n = strlen(((Program *)p)->log) + 1; return 0; }
+int nvrtcGetProgramLog(uint64_t p, char *log) { strcpy(log, ((Program *)p)->log); return 0; }
+int nvrtcGetCUBINSize(uint64_t p, size_t *n) { *n = strlen(((Program *)p)->text); return 0; }
+int nvrtcGetCUBIN(uint64_t p, char *out) { memcpy(out, ((Program *)p)->text, strlen(((Program *)p)->text)); return 0; }
+int nvrtcDestroyProgram(uint64_t *p) { free(((Program *)*p)->text); free((void *)*p); allocations--; *p = 0; return 0; }
+
+/* cuBLASLt: column-major D = op(A) B (+ bias), op(A) transposed; bf16 in, bf16 or float out. */
+typedef struct { int type; uint64_t rows, columns; int64_t leading; } Layout;
+typedef struct { int transA, epilogue; const uint16_t *bias; } Operation;
+static float of_bf16(uint16_t v) { uint32_t u = (uint32_t)v << 16; float f; memcpy(&f, &u, 4); return f; }
+static uint16_t to_bf16(float f) { uint32_t u; memcpy(&u, &f, 4); return (u + 0x7fff + ((u >> 16) & 1)) >> 16; }
+int cublasLtCreate(uint64_t *h) { *h = 23; contexts++; return 0; }
+int cublasLtDestroy(uint64_t h) { contexts--; return 0; }
+int cublasLtMatmulDescCreate(uint64_t *o, int c, int s) { *o = (uint64_t)calloc(1, sizeof(Operation)); allocations++; return c == 68 && s == 0 ? 0 : 7; }
+int cublasLtMatmulDescDestroy(uint64_t o) { free((void *)o); allocations--; return 0; }
+int cublasLtMatmulDescSetAttribute(uint64_t o, int a, void *v, size_t n) {
+  Operation *op = (Operation *)o;
+  if (a == 3) op->transA = *(int *)v; else if (a == 7) op->epilogue = *(int *)v; else if (a == 8) op->bias = *(const uint16_t **)v;
+  return 0;
+}
+int cublasLtMatrixLayoutCreate(uint64_t *l, int t, uint64_t r, uint64_t c, int64_t d) { Layout *p = malloc(sizeof(Layout)); *p = (Layout){ t, r, c, d }; *l = (uint64_t)p; allocations++; return 0; }
+int cublasLtMatrixLayoutDestroy(uint64_t l) { free((void *)l); allocations--; return 0; }
+int cublasLtMatmulPreferenceCreate(uint64_t *p) { *p = 1; allocations++; return 0; }
+int cublasLtMatmulPreferenceSetAttribute(uint64_t p, int a, void *v, size_t n) { return 0; }
+int cublasLtMatmulPreferenceDestroy(uint64_t p) { allocations--; return 0; }
+int cublasLtMatmulAlgoGetHeuristic(uint64_t h, uint64_t o, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t p, int asked, uint8_t *results, int *returned) {
+  memset(results, 0, 96 * asked);
+  *(int *)(results + 72) = 15;      /* the first proposal is one that the library takes back */
+  results[96] = 42;
+  *returned = ((Layout *)a)->rows % 8 ? 0 : 2;
+  return 0;
+}
+int cublasLtMatmul(uint64_t h, uint64_t o, float *alpha, uint64_t a, uint64_t la, uint64_t b, uint64_t lb, float *beta, uint64_t c, uint64_t lc, uint64_t d, uint64_t ld, uint8_t *algorithm, uint64_t w, size_t n, uint64_t s) {
+  Operation *op = (Operation *)o;
+  Layout *A = (Layout *)la, *B = (Layout *)lb, *D = (Layout *)ld;
+  if (algorithm[0] != 42 || !op->transA || *alpha != 1 || *beta != 0 || A->rows != B->rows || D->rows != A->columns || D->columns != B->columns) return 7;
+  for (uint64_t column = 0; column < D->columns; column++) for (uint64_t row = 0; row < D->rows; row++) {
+    float sum = op->epilogue == 4 ? of_bf16(op->bias[row]) : 0;
+    for (uint64_t i = 0; i < A->rows; i++) sum += of_bf16(((uint16_t *)a)[row * A->leading + i]) * of_bf16(((uint16_t *)b)[column * B->leading + i]);
+    if (D->type == 0) ((float *)d)[column * D->leading + row] = sum; else ((uint16_t *)d)[column * D->leading + row] = to_bf16(sum);
+  }
+  return 0;
+}
