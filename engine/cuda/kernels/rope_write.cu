@@ -1,0 +1,190 @@
+// One pass over the fused product q, k, v of a layer: bias, head norm, RoPE; q back in place, k and v to their pages,
+// statistics of the logical pages (LServe, arXiv 2502.14866). A block has one run (a chunk's tokens in one logical
+// page) of one KV head, so statistics need no atomics. Knows no lists. Contract: CONTRACT.md.
+#include "page.cuh"
+
+#define THREADS 128
+#define HALF (HEAD_DIM / 2)
+
+// Lanes that share a vector, and the channels of a half that a lane takes at once: units of 16 bytes where the halves
+// are a power of two of them, else channel by channel.
+#if HEAD_DIM == 16 || HEAD_DIM == 32 || HEAD_DIM == 64 || HEAD_DIM == 128 || HEAD_DIM == 256
+#define TAKE 8
+#define LANES (HALF / TAKE)
+#define ROUNDS 1
+#else
+#define TAKE 1
+#define LANES WARP
+#define ROUNDS ((HALF + WARP - 1) / WARP)
+#endif
+#define AT_ONCE (THREADS / LANES)
+
+struct Vector { float low[ROUNDS][TAKE], high[ROUNDS][TAKE]; };
+
+__device__ __forceinline__ int channelOf(int round, int lane) { return (round * LANES + lane) * TAKE; }
+
+__device__ __forceinline__ void loadSome(const element* from, float* to) {
+#if TAKE == 8
+  unpackEight(*(const eight*)from, to);
+#else
+  to[0] = toFloat(from[0]);
+#endif
+}
+
+__device__ __forceinline__ void storeSome(const float* from, element* to) {
+#if TAKE == 8
+  *(eight*)to = packEight(from);
+#else
+  to[0] = toElement(from[0]);
+#endif
+}
+
+__device__ __forceinline__ Vector loadVector(const element* from, const element* bias, int lane) {
+  Vector x;
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++) {
+    const int channel = channelOf(round, lane);
+#pragma unroll
+    for (int i = 0; i < TAKE; i++) x.low[round][i] = x.high[round][i] = 0;
+    if (channel >= HALF) continue;
+    loadSome(from + channel, x.low[round]);
+    loadSome(from + channel + HALF, x.high[round]);
+    if (bias == nullptr) continue;
+    float low[TAKE], high[TAKE];
+    loadSome(bias + channel, low);
+    loadSome(bias + channel + HALF, high);
+#pragma unroll
+    for (int i = 0; i < TAKE; i++) { x.low[round][i] += low[i]; x.high[round][i] += high[i]; }
+  }
+  return x;
+}
+
+// RMS norm over the head's channels; all lanes of the warp must come here.
+__device__ __forceinline__ void normalizeVector(Vector& x, const element* weight, float eps, int lane) {
+  float squares = 0;
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++)
+#pragma unroll
+    for (int i = 0; i < TAKE; i++) squares += x.low[round][i] * x.low[round][i] + x.high[round][i] * x.high[round][i];
+  const float scale = 1.0f / sqrtf(sumOverLanes(squares, LANES) / HEAD_DIM + eps);
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++) {
+    const int channel = channelOf(round, lane);
+    if (channel >= HALF) continue;
+    float low[TAKE], high[TAKE];
+    loadSome(weight + channel, low);
+    loadSome(weight + channel + HALF, high);
+#pragma unroll
+    for (int i = 0; i < TAKE; i++) { x.low[round][i] *= scale * low[i]; x.high[round][i] *= scale * high[i]; }
+  }
+}
+
+// turns: [HALF, 2] of the token
+__device__ __forceinline__ void turnVector(Vector& x, const float* turns, int lane) {
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++) {
+    const int channel = channelOf(round, lane);
+    if (channel >= HALF) continue;
+#pragma unroll
+    for (int i = 0; i < TAKE; i++) {
+      const float2 turn = *(const float2*)(turns + (channel + i) * 2);
+      const float low = x.low[round][i], high = x.high[round][i];
+      x.low[round][i] = low * turn.x - high * turn.y;
+      x.high[round][i] = high * turn.x + low * turn.y;
+    }
+  }
+}
+
+__device__ __forceinline__ void storeVector(const Vector& x, element* to, int lane) {
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++) {
+    const int channel = channelOf(round, lane);
+    if (channel >= HALF) continue;
+    storeSome(x.low[round], to + channel);
+    storeSome(x.high[round], to + channel + HALF);
+  }
+}
+
+// To a token of a page; the channels that pad the head are zeros.
+__device__ __forceinline__ void storeToPage(const Vector& x, element* page, int token, int lane) {
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++) {
+    const int channel = channelOf(round, lane);
+    if (channel >= HALF) continue;
+    storeSome(x.low[round], page + channelOffset(token, channel));
+    storeSome(x.high[round], page + channelOffset(token, channel + HALF));
+  }
+  for (int channel = HEAD_DIM + lane; channel < HEAD_PAD; channel += LANES) page[channelOffset(token, channel)] = toElement(0);
+}
+
+__device__ __forceinline__ void zeroTail(element* page, int from) {
+  const eight zeros = {{0, 0, 0, 0}};
+  for (int i = threadIdx.x; i < (PAGE_TOKENS - from) * (HEAD_PAD / 8); i += THREADS) {
+    *(eight*)(page + unitOffset(from + i / (HEAD_PAD / 8), i % (HEAD_PAD / 8))) = zeros;
+  }
+}
+
+// keys: those of the logical page up to `count`, as stored. [16, HEAD_DIM]
+__device__ __forceinline__ void storeStatistics(const element* keys, int count, element* statistics) {
+  for (int channel = threadIdx.x; channel < HEAD_DIM; channel += THREADS) {
+    float least = toFloat(keys[channel]), most = least;
+    for (int token = 1; token < count; token++) {
+      const float value = toFloat(keys[token * HEAD_DIM + channel]);
+      least = fminf(least, value);
+      most = fmaxf(most, value);
+    }
+    statistics[channel] = toElement(least);
+    statistics[HEAD_DIM + channel] = toElement(most);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+rope_write(element* qkv, int rowStride, const element* bias, const element* qNorm, const element* kNorm, float eps,
+           const float* ropeTable, const int* runs, element* keys, element* values, element* statistics,
+           int kvHeads, int group) {
+  const int4 run = *(const int4*)(runs + blockIdx.x * 4);
+  const int firstRow = run.x, count = run.y, tail = run.w;
+  if (count == 0) return;
+  const int page = run.z / PAGE_TOKENS, slot = run.z % PAGE_TOKENS;
+  const int kvHead = blockIdx.y, heads = kvHeads * group;
+  __shared__ alignas(16) element logical[LOGICAL_TOKENS * HEAD_DIM];
+
+  element* keyPage = keys + pageOffset(page, kvHead, kvHeads);
+  element* valuePage = values + pageOffset(page, kvHead, kvHeads);
+  const int before = slot % LOGICAL_TOKENS;
+  for (int i = threadIdx.x; i < before * HEAD_DIM; i += THREADS) {
+    logical[i] = keyPage[channelOffset(slot - before + i / HEAD_DIM, i % HEAD_DIM)];
+  }
+
+  // Vectors of the run: keys, values, then the queries that share the KV head.
+  const int lane = threadIdx.x % LANES;
+  const int numVectors = count * (group + 2);
+  for (int first = 0; first < numVectors; first += AT_ONCE) {
+    const int index = first + threadIdx.x / LANES;
+    const bool isVector = index < numVectors;
+    const int part = isVector ? index / count : 1;
+    const int token = isVector ? index % count : 0;
+    const int head = part == 0 ? heads + kvHead : part == 1 ? heads + kvHeads + kvHead : kvHead * group + part - 2;
+    element* at = qkv + (int64)(firstRow + token) * rowStride + head * HEAD_DIM;
+    Vector x = loadVector(at, bias == nullptr ? nullptr : bias + head * HEAD_DIM, lane);
+    const element* norm = part == 0 ? kNorm : qNorm;
+    if (kNorm != nullptr) {
+      Vector normed = x;
+      normalizeVector(normed, norm, eps, lane);
+      if (part != 1) x = normed;
+    }
+    if (!isVector) continue;
+    if (part != 1) turnVector(x, ropeTable + (int64)(firstRow + token) * HEAD_DIM, lane);
+    if (part == 0) {
+      storeToPage(x, keyPage, slot + token, lane);
+      storeVector(x, logical + (before + token) * HEAD_DIM, lane);
+    } else if (part == 1) {
+      storeToPage(x, valuePage, slot + token, lane);
+    } else {
+      storeVector(x, at, lane);
+    }
+  }
+  if (slot == 0) zeroTail(valuePage, tail);
+  __syncthreads();
+  storeStatistics(logical, before + count, statistics + statisticsOffset(page, kvHead, kvHeads) + slot / LOGICAL_TOKENS * 2 * HEAD_DIM);
+}
