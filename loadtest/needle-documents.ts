@@ -9,12 +9,12 @@ import { pickOne, seededRandom, type Random } from './random.ts';
 
 export const NEEDLES = 16;
 
-const ADJECTIVES = (
+export const ADJECTIVES = (
   'amber ancient bitter brave bright calm clever cold crimson curious distant dusty eager early empty faded fierce gentle golden grand green hidden hollow humble ' +
   'keen lonely lost lucky mellow mighty misty modest narrow noble patient plain proud quiet rapid rare restless rough round royal rusty secret shallow silent silver ' +
   'simple sleepy smooth solemn steady steep stern strange sudden swift tender tiny vast warm wild wise young'
 ).split(' ');
-const NOUNS = (
+export const NOUNS = (
   'anchor apple arrow badger barrel basket beacon bell bridge brook bucket cabin candle canyon captain carpet castle cedar chapel cherry circle clock cloud cottage ' +
   'crown dagger diamond dragon drum eagle falcon farmer feather fiddle forest fountain fox garden goose guitar hammer harbor hazel heron hill honey island jacket ' +
   'jewel kettle ladder lantern lemon lion marble meadow melon mirror mountain oak orchard otter palace parrot pebble pillow planet prince rabbit raven ribbon river ' +
