@@ -44,16 +44,25 @@ export async function tokenize(client: Client, prompt: string): Promise<number[]
 }
 
 /** The prompts of the document that `family` shares, the longest of exactly (a list of words: at most) `tokens` tokens. */
-export async function buildPrompts(source: Source, family: readonly Task[], seed: number, tokens: number): Promise<Prompt[]> {
+export async function buildPrompts(source: Source, family: readonly Task[], seed: number, tokens: number): Promise<readonly Prompt[]> {
   switch (family[0]) {
-    case 'needle': return hiddenPrompts(source, needleDocument(seed), tokens);
-    case 'multi-key': return hiddenPrompts(source, needlesDocument(seed), tokens);
-    case 'variable-tracking': return hiddenPrompts(source, variablesDocument(seed), tokens);
+    case 'needle': return (await buildHidden(source, needleDocument(seed), tokens)).prompts;
+    case 'multi-key': return (await buildHidden(source, needlesDocument(seed), tokens)).prompts;
+    case 'variable-tracking': return (await buildHidden(source, variablesDocument(seed), tokens)).prompts;
     default: return listPrompts(source, seed, tokens);
   }
 }
 
-async function hiddenPrompts(source: Source, document: HiddenDocument, tokens: number): Promise<Prompt[]> {
+/** The prompts, and the book in the document. */
+export interface BuiltDocument {
+  readonly prompts: readonly Prompt[];
+  /** Tokens before every question: the chat's beginning, the introduction, the book with its sentences. */
+  readonly textIds: readonly number[];
+  /** Where in these the book begins. */
+  readonly bookFrom: number;
+}
+
+export async function buildHidden(source: Source, document: HiddenDocument, tokens: number): Promise<BuiltDocument> {
   const { book } = source;
   const [opening, endings, sentences] = await Promise.all([
     tokenize(source.client, openingOf(source, document)), endingsOf(source, document),
@@ -66,7 +75,8 @@ async function hiddenPrompts(source: Source, document: HiddenDocument, tokens: n
   const at = (i: number): number => (start + i) % book.ids.length;
   const text = Array.from({ length: room }, (_, i) => book.ids[at(i)]!);
   const places = snapToLines(document.places.map((share) => Math.floor(share * room)), room, (i) => book.endsLine[at(i)]!);
-  return withEndings([...opening, ...insertAll(text, places, sentences)], document, endings);
+  const textIds = [...opening, ...insertAll(text, places, sentences)];
+  return { prompts: withEndings(textIds, document, endings), textIds, bookFrom: opening.length };
 }
 
 /** Tokens of an entry of a list: its number, its point, its word. Corrected by what the list turns out to have. */
