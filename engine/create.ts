@@ -19,6 +19,11 @@ export interface CreateEngineOptions {
   readonly threads: number;
   /** KV memory in tokens; 0 chooses by the memory that is free. */
   readonly kvTokens: number;
+  /** Sequences that may run at the same time, and tokens of a step at most: what memory is set aside for. */
+  readonly maxSequences: number;
+  readonly stepTokens: number;
+  /** Folder of the CUDA libraries; '' looks where they usually lie. */
+  readonly cudaLibraries: string;
   /** Longest text to serve; 0 is the model's own limit. */
   readonly maxModelLen: number;
   /** Head file; '' looks for heads.json beside the model, then in the cache folder. */
@@ -45,16 +50,51 @@ const FAKE_CONTEXT_TOKENS = 1024 * 1024;
 /** Throws UnsupportedModelError or ModelFileError: one sentence each, for the operator. */
 export async function createEngine(options: CreateEngineOptions): Promise<Engine> {
   switch (options.engine) {
-    case 'auto':
+    case 'auto': return createBest(options);
     case 'onnx': return createOnnx(options);
+    case 'cuda': return createCuda(options);
     case 'reference': return createReference(options);
     case 'fake': return createFake(options);
-    case 'cuda': throw new UnsupportedModelError('This build has no CUDA engine yet; supported engines are onnx, reference and fake.');
   }
 }
 
+/** The GPU where one can be used and the precision that was asked for is one of its own, else the CPU. */
+async function createBest(options: CreateEngineOptions): Promise<Engine> {
+  const { cudaIsUsable } = await import('./cuda/availability.ts');
+  const wantsGpu = options.precision === 'auto' || isGpuPrecision(options.precision);
+  return wantsGpu && cudaIsUsable(librariesOf(options)) ? createCuda(options) : createOnnx(options);
+}
+
+async function createCuda(options: CreateEngineOptions): Promise<Engine> {
+  const { precision, kvTokens, maxModelLen, maxSequences, stepTokens } = options;
+  if (precision !== 'auto' && !isGpuPrecision(precision)) {
+    throw new UnsupportedModelError(`The cuda engine does not support precision '${precision}'; supported are bf16 and fp16.`);
+  }
+  const { CudaEngine } = await import('./cuda/cuda-engine.ts');
+  const wanted = (spec: ModelSpec): number => Math.ceil((maxModelLen || spec.contextLength) / PAGE_TOKENS) * maxSequences;
+  return withModel(options, (model) => Promise.resolve(new CudaEngine({
+    ...model, stepTokens, libraries: librariesOf(options),
+    precision: precision === 'auto' ? ownPrecision(model.weights) : precision,
+    pages: kvTokens > 0 ? { exactly: Math.ceil(kvTokens / PAGE_TOKENS) } : { atMost: wanted(model.spec) },
+  })));
+}
+
+function isGpuPrecision(precision: string): precision is 'bf16' | 'fp16' {
+  return precision === 'bf16' || precision === 'fp16';
+}
+
+/** What the checkpoint has; bf16 where it is wider, since that has float32's range. */
+function ownPrecision(weights: Weights): 'bf16' | 'fp16' {
+  return weights.type('model.embed_tokens.weight') === 'F16' ? 'fp16' : 'bf16';
+}
+
+function librariesOf({ cudaLibraries }: CreateEngineOptions) {
+  return { folder: cudaLibraries, environment: process.env };
+}
+
 async function createOnnx(options: CreateEngineOptions): Promise<Engine> {
-  const { precision, threads } = options;
+  const { threads } = options;
+  const precision = options.precision === 'auto' ? 'int8' : options.precision;
   if (precision !== 'int8' && precision !== 'fp32') {
     throw new UnsupportedModelError(`The onnx engine does not support precision '${precision}'; supported are int8 and fp32.`);
   }

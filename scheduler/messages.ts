@@ -207,6 +207,8 @@ export interface EngineProcessOptions {
   /** Folder of the checkpoint that drafts; '' loads none. */
   readonly draftModel: string;
   readonly precision: string;
+  /** Folder of the CUDA libraries; '' looks where they usually lie. */
+  readonly cudaLibraries: string;
   readonly threads: number;
   /** KV memory in tokens; 0 lets the engine choose. */
   readonly kvTokens: number;

@@ -1,11 +1,11 @@
 /**
- * The weights of a checkpoint by Hugging Face's tensor names, converted to float32 as they are asked for.
+ * The weights of a checkpoint by Hugging Face's tensor names, converted as they are asked for.
  * Checks at open that all the decoder needs is there in the right shape. Knows no arithmetic.
  * Opened by engine/create.ts, read by each engine while it builds, then closed.
  */
 import { openCheckpoint, type Checkpoint, type LocatedTensor } from './checkpoint.ts';
 import { decoderTensors } from './decoder-tensors.ts';
-import { bfloat16ToFloat32, float16Table, float16ToFloat32 } from './float-convert.ts';
+import { bfloat16ToFloat32, float16Table, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './float-convert.ts';
 import { ModelFileError } from './model-file-error.ts';
 import type { ModelSpec } from './spec.ts';
 
@@ -50,6 +50,18 @@ export class Weights {
         return float16ToFloat32(new Uint16Array(file.read(entry)), this.#halfTable);
       default: throw new ModelFileError(file.path, `tensor ${name} has type ${entry.type}; supported are F32, F16 and BF16`);
     }
+  }
+
+  /** How the file holds the tensor: 'F32', 'F16' or 'BF16'. */
+  type(name: string): string {
+    return this.#get(name).entry.type;
+  }
+
+  /** The tensor in 16 bits, as the file has it where the types are one, else rounded. A fresh array. [product of shape] */
+  half(name: string, type: 'bf16' | 'fp16'): Uint16Array {
+    const { file, entry } = this.#get(name);
+    if (entry.type === (type === 'bf16' ? 'BF16' : 'F16')) return new Uint16Array(file.read(entry));
+    return type === 'bf16' ? float32ToBfloat16(this.float32(name)) : float32ToFloat16(this.float32(name));
   }
 
   close(): void {

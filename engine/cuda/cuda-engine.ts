@@ -1,0 +1,362 @@
+/**
+ * The GPU engine: driver, run-time compiler and matrix products called through FFI, KV memory and picked pages on
+ * the device. A step is cut into runs; a run is issued kernel by kernel, and decode runs of a size that has come
+ * before are replayed as graphs. Knows no techniques. Built by engine/create.ts, called by the scheduler.
+ */
+import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
+import { checkChunk } from '../check-chunk.ts';
+import { UnsupportedModelError, type Chunk, type Engine, type EngineSpec, type StepResult } from '../engine.ts';
+import { decode } from '../model/decoder.ts';
+import { Rope } from '../model/rope.ts';
+import type { ModelSpec } from '../model/spec.ts';
+import type { Weights } from '../model/weights.ts';
+import { Compiler } from './compiler.ts';
+import { CudaOps, scoreStride, type OpsParts, type RunAddresses } from './cuda-ops.ts';
+import type { Graph } from './device.ts';
+import { Device } from './device.ts';
+import { DeviceMemory, type DeviceBuffer, type PinnedBuffer } from './device-memory.ts';
+import { DeviceWeights } from './device-weights.ts';
+import { CublasLt } from './ffi/cublas-lt.ts';
+import { DeviceMemoryError } from './ffi/cuda-error.ts';
+import type { SearchSettings } from './ffi/library-search.ts';
+import { Nvrtc } from './ffi/nvrtc.ts';
+import { Kernels } from './kernels.ts';
+import { headPad, KvMemory } from './kv-memory.ts';
+import { MatrixProducts, type ElementType } from './matrix-products.ts';
+import { MovedPages, type Move } from './moved-pages.ts';
+import { planRuns } from './run-planner.ts';
+import { buildRunTables, isDecodeRun, outputRows, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
+import { SelectionSlots } from './selection-slots.ts';
+import { Workspace } from './workspace.ts';
+
+export interface CudaEngineOptions {
+  readonly spec: ModelSpec;
+  readonly weights: Weights;
+  readonly headOrder: Int32Array | null;
+  readonly precision: ElementType;
+  /** Pages of KV memory: a number, or how many are wanted of what memory allows. */
+  readonly pages: { readonly exactly: number } | { readonly atMost: number };
+  /** Tokens of a step that memory is set aside for; longer ones take more. */
+  readonly stepTokens: number;
+  readonly libraries: SearchSettings;
+}
+
+/** Free memory that is left for what the driver takes by itself. */
+const SPARE_BYTES = 768 << 20;
+const SELECTION_BYTES = 256 << 20;
+const MOST_SLOTS = 1024;
+const LEAST_SLOTS = 128;
+const FIRST_PICK = 64;
+/** More rows in a run make its products no faster. */
+const MAX_RUN_ROWS = 8192;
+const MOST_GROUP = 64;
+const MOST_GRAPHS = 64;
+/** attend_hopper: query rows of a block, and the head widths that it is written for. */
+const HOPPER = { capability: 90, rows: 128, headDims: [64, 128] } as const;
+
+export class CudaEngine implements Engine {
+  readonly spec: EngineSpec;
+  readonly pages: number;
+  readonly device: Device;
+  readonly memory: DeviceMemory;
+  readonly kv: KvMemory;
+  readonly #model: ModelSpec;
+  readonly #rope: Rope;
+  readonly #kernels: Kernels;
+  readonly #products: MatrixProducts;
+  readonly #workspace: Workspace;
+  readonly #parts: OpsParts;
+  readonly #runModel: RunModel;
+  readonly #moved: MovedPages;
+  readonly #frequencies: DeviceBuffer;
+  readonly #vocabStride: number;
+  readonly #graphs = new Map<string, Graph>();
+  readonly #seen = new Set<string>();
+  #graphEpoch = 0;
+  #slots: SelectionSlots;
+  #selection: DeviceBuffer;
+  #maxPick = FIRST_PICK;
+  #tablesHost: PinnedBuffer | null = null;
+  #logitsHost: PinnedBuffer | null = null;
+
+  /** Reads all weights; the caller may close them afterwards. Throws UnsupportedModelError for the operator. */
+  constructor(options: CudaEngineOptions) {
+    const { spec, weights, precision, libraries } = options;
+    checkModel(spec);
+    this.#model = spec;
+    this.#rope = new Rope(spec.rope, spec.headDim);
+    this.device = Device.open(libraries);
+    this.memory = new DeviceMemory(this.device);
+    this.#workspace = new Workspace(this.device, this.memory);
+    const { properties } = this.device;
+    const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
+    this.#kernels = new Kernels(this.device, compiler, { type: precision, headDim: spec.headDim, hopper: false });
+    this.#products = new MatrixProducts(CublasLt.open(libraries), {
+      device: this.device, type: precision, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
+    });
+    const deviceWeights = new DeviceWeights(spec, { weights, memory: this.memory, type: precision });
+    deviceWeights.register(this.#products);
+    this.#vocabStride = deviceWeights.linear([spec.tiedHead ? 'model.embed_tokens' : 'lm_head']).columns;
+    const fixed = this.#rope.frequencies(0);
+    this.#frequencies = this.memory.allocate(fixed.byteLength, 'RoPE frequencies');
+    this.memory.write(this.#frequencies, fixed);
+    ({ slots: this.#slots, selection: this.#selection } = this.#newSelection(FIRST_PICK));
+    this.pages = this.#choosePages(options);
+    this.kv = new KvMemory(spec, this.memory, this.pages + MAX_MOVED_PAGES);
+    this.#moved = new MovedPages(this.pages, MAX_MOVED_PAGES);
+    this.spec = engineSpec(spec, precision, options.headOrder);
+    this.#runModel = runModel(spec, this.#rope, this.#kernels.attendHopper === null ? null : HOPPER.rows);
+    this.#parts = {
+      spec, kernels: this.#kernels, weights: deviceWeights, products: this.#products, kv: this.kv, workspace: this.#workspace,
+      maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors,
+    };
+  }
+
+  run(step: readonly Chunk[]): Promise<StepResult> {
+    return Promise.resolve(step).then((chunks) => this.#runStep(chunks));
+  }
+
+  truncate({ sequenceId, pageTable }: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void {
+    this.#slots.truncate(sequenceId, length);
+    // Statistics need nothing: a key that is written makes those of its logical page anew.
+    this.#moved.truncate(sequenceId, new Set(pageTable.subarray(Math.floor(length / PAGE_TOKENS))));
+  }
+
+  forget(sequenceId: number): void {
+    this.#slots.forget(sequenceId);
+    this.#moved.forget(sequenceId);
+  }
+
+  close(): Promise<void> {
+    this.device.synchronize();
+    this.#dropGraphs();
+    this.#products.close();
+    this.#kernels.close();
+    this.memory.close();
+    this.device.close();
+    return Promise.resolve();
+  }
+
+  /** Overwrites pages with NaN, as recycled memory might be. For tests. */
+  poison(pages: Iterable<number>): void {
+    this.kv.poison(this.memory, pages);
+  }
+
+  #runStep(step: readonly Chunk[]): StepResult {
+    for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
+    const host = this.#logitsOf(step.reduce((sum, chunk) => sum + outputRows(chunk), 0));
+    const logits: (Float32Array | null)[] = [];
+    let row = 0;
+    let pagesRead = 0;
+    let pagesScored = 0;
+    for (const chunks of planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots })) {
+      const tables = this.#run(chunks);
+      this.#fetchLogits(host, row, chunks);
+      for (const chunk of chunks) {
+        const rows = outputRows(chunk);
+        logits.push(rows === 0 ? null : new Float32Array(host!.view, 4 * row * this.#model.vocab, rows * this.#model.vocab));
+        row += rows;
+      }
+      pagesRead += tables.pagesRead;
+      pagesScored += tables.pagesScored;
+    }
+    this.device.synchronize();
+    return { logits, pagesRead, pagesScored };
+  }
+
+  #run(chunks: readonly Chunk[]): RunTables {
+    const moves: Move[] = [];
+    this.#moved.begin();
+    this.#makeRoomForPicks(chunks);
+    const inUse = new Set<number>();
+    const places = chunks.map((chunk) => this.#place(chunk, moves, inUse));
+    const tables = buildRunTables(places, this.#runModel, moves);
+    for (const chunk of chunks) if (chunk.phase === 'prefill') this.#slots.truncate(chunk.sequenceId, chunk.start);
+    this.#movePages(moves);
+    const addresses = this.#upload(tables);
+    const issue = (): void => {
+      this.#turnTable(tables, addresses);
+      decode(new CudaOps(this.#parts, tables, addresses), this.#model);
+    };
+    if (isDecodeRun(chunks)) this.#replay(this.#keyOf(tables), issue);
+    else issue();
+    return tables;
+  }
+
+  /** Where the chunk's picks lie, and whether they are made in this run. */
+  #place(chunk: Chunk, moves: Move[], inUse: Set<number>): ChunkPlace {
+    const { attention, sequenceId, start, promptTokens } = chunk;
+    const moved = (page: number, delta: number, full: boolean): number => this.#moved.get({ sequenceId, promptTokens, page, delta, full }, moves);
+    if (attention.classes.every(({ pick }) => pick === 0)) return { chunk, slot: -1, fresh: false, moved };
+    const shape = attention.classes.map(({ pick, pickPer }) => `${pick}${pickPer}`).join();
+    const kept = attention.selection === 'reuse' ? this.#slots.recall(sequenceId, shape) : null;
+    const slot = kept ?? this.#slots.take(sequenceId, start, shape, inUse);
+    inUse.add(slot);
+    return { chunk, slot, fresh: kept === null, moved };
+  }
+
+  /** Selection memory has a stride: a longer list of picks needs another, and all sequences pick anew. */
+  #makeRoomForPicks(chunks: readonly Chunk[]): void {
+    const most = chunks.reduce((max, { attention }) => attention.classes.reduce((a, { pick }) => Math.max(a, pick), max), 0);
+    if (most <= this.#maxPick) return;
+    this.device.synchronize();
+    this.memory.free(this.#selection);
+    this.#dropGraphs();
+    this.#maxPick = 2 ** Math.ceil(Math.log2(most));
+    ({ slots: this.#slots, selection: this.#selection } = this.#newSelection(this.#maxPick));
+  }
+
+  #newSelection(maxPick: number): { slots: SelectionSlots; selection: DeviceBuffer } {
+    const slotBytes = this.#model.layers * this.#model.heads * maxPick * 4;
+    const numSlots = Math.max(LEAST_SLOTS, Math.min(MOST_SLOTS, Math.floor(SELECTION_BYTES / slotBytes)));
+    return { slots: new SelectionSlots(numSlots), selection: this.memory.allocate(numSlots * slotBytes, 'picked pages') };
+  }
+
+  #movePages(moves: readonly Move[]): void {
+    if (moves.length === 0) return;
+    const { kvHeads, layers } = this.#model;
+    const table = this.#workspace.get('moves', moves.length * 16);
+    const turns = this.#workspace.get('turns', moves.length * this.#rope.pairs * 8);
+    const frequencies = this.#workspace.get('turn frequencies', moves.length * this.#rope.pairs * 8);
+    const rows = this.#workspace.get('turn rows', moves.length * 8);
+    const ids = Int32Array.from(moves.flatMap(({ from, to }, i) => [from, to, i, 0]));
+    const own = Float64Array.from(moves.flatMap(({ promptTokens }) => [...this.#rope.frequencies(promptTokens)]));
+    const rowsAndDeltas = Int32Array.from([...moves.keys(), ...moves.map(({ delta }) => delta)]);
+    const write = (address: bigint, source: Int32Array | Float64Array): void => { this.memory.write({ address, bytes: source.byteLength }, source); };
+    write(table, ids);
+    write(frequencies, own);
+    write(rows, rowsAndDeltas);
+    this.#kernels.get('rope_table').launch({ grid: [moves.length], block: [128] }, frequencies, rows, rows + BigInt(4 * moves.length), turns, this.#rope.pairs, 1);
+    this.#kernels.get('turn_pages').launch({ grid: [moves.length, kvHeads, layers], block: [128] }, this.kv.keys(0), this.kv.values(0), this.kv.layerStride, table, turns, kvHeads);
+  }
+
+  #turnTable({ sizes, offsets }: RunTables, { block, ropeTable }: RunAddresses): void {
+    const at = (name: keyof RunTables['offsets']): bigint => block + BigInt(offsets[name]);
+    const own = sizes.frequencyRows > 0;
+    this.#kernels.get('rope_table').launch(
+      { grid: [sizes.rows], block: [128] },
+      own ? at('frequencies') : this.#frequencies.address, own ? at('frequencyRow') : 0n, at('positions'), ropeTable, this.#rope.pairs, this.#rope.attentionFactor);
+  }
+
+  #upload({ block, entries, entryPositions, sizes, offsets }: RunTables): RunAddresses {
+    const host = this.#tablesOf(offsets.end + entries.byteLength * 2);
+    const bytes = new Uint8Array(host.view);
+    const put = (name: string, source: ArrayBuffer | Int32Array, from: number): bigint => {
+      const data = source instanceof ArrayBuffer ? new Uint8Array(source) : new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+      const to = this.#workspace.get(name, data.length);
+      bytes.set(data, from);
+      if (data.length > 0) this.device.driver.call('copyToDevice', to, host.address + BigInt(from), data.length, this.device.stream);
+      return to;
+    };
+    return {
+      block: put('tables', block, 0),
+      entries: put('entries', entries, offsets.end),
+      entryPositions: entryPositions === null ? 0n : put('entry positions', entryPositions, offsets.end + entries.byteLength),
+      selection: this.#selection.address,
+      ropeTable: this.#workspace.get('turns of the run', sizes.rows * this.#rope.pairs * 8),
+    };
+  }
+
+  /** Pinned memory for the tables, free to write: the run before has read it. */
+  #tablesOf(bytes: number): PinnedBuffer {
+    this.device.synchronize();
+    if (this.#tablesHost === null || this.#tablesHost.view.byteLength < bytes) this.#tablesHost = this.memory.pin(Math.max(1 << 20, 2 * bytes));
+    return this.#tablesHost;
+  }
+
+  #logitsOf(rows: number): PinnedBuffer | null {
+    const bytes = rows * this.#model.vocab * 4;
+    if (bytes === 0) return null;
+    if (this.#logitsHost === null || this.#logitsHost.view.byteLength < bytes) this.#logitsHost = this.memory.pin(2 * bytes);
+    return this.#logitsHost;
+  }
+
+  #fetchLogits(host: PinnedBuffer | null, firstRow: number, chunks: readonly Chunk[]): void {
+    const rows = chunks.reduce((sum, chunk) => sum + outputRows(chunk), 0);
+    if (rows === 0 || host === null) return;
+    const { vocab } = this.#model;
+    const from = this.#workspace.get('logits', rows * this.#vocabStride * 4);
+    const to = host.address + BigInt(firstRow * vocab * 4);
+    const copy = (row: number, count: number): void => {
+      this.device.driver.call('copyToHost', to + BigInt(row * vocab * 4), from + BigInt(row * this.#vocabStride * 4), count * vocab * 4, this.device.stream);
+    };
+    if (this.#vocabStride === vocab) copy(0, rows);
+    else for (let row = 0; row < rows; row++) copy(row, 1);
+  }
+
+  /** A run that came before is replayed; its first time shows that all its plans are made, its second is recorded. */
+  #replay(key: string, issue: () => void): void {
+    if (this.#graphEpoch !== this.#workspace.epoch) this.#dropGraphs();
+    let graph = this.#graphs.get(key);
+    if (graph === undefined && !this.#seen.has(key)) {
+      this.#seen.add(key);
+      issue();
+      return;
+    }
+    if (graph === undefined) {
+      if (this.#graphs.size >= MOST_GRAPHS) this.#dropGraphs();
+      graph = this.device.capture(issue);
+      this.#graphs.set(key, graph);
+    }
+    graph.launch();
+  }
+
+  #dropGraphs(): void {
+    this.device.synchronize();
+    for (const graph of this.#graphs.values()) graph.free();
+    this.#graphs.clear();
+    this.#seen.clear();
+    this.#graphEpoch = this.#workspace.epoch;
+  }
+
+  /** All that a recorded run depends on. */
+  #keyOf(tables: RunTables): string {
+    const ops = new CudaOps(this.#parts, tables, { block: 0n, entries: 0n, entryPositions: 0n, selection: 0n, ropeTable: 0n });
+    return `${JSON.stringify(tables.sizes)} ${ops.splits} ${tables.sizes.scoreUnits > 0 ? scoreStride(tables.maxCandidates) : 0}`;
+  }
+
+  #choosePages({ pages, stepTokens }: CudaEngineOptions): number {
+    const pageBytes = KvMemory.pageBytes(this.#model);
+    if ('exactly' in pages) return pages.exactly;
+    const free = this.device.memory().free;
+    const reserved = SPARE_BYTES + MAX_MOVED_PAGES * pageBytes + this.#runBytes(stepTokens);
+    const affordable = Math.floor((free - reserved) / pageBytes);
+    if (affordable < 1) throw new DeviceMemoryError({ bytes: pageBytes + reserved, what: 'KV memory and a step', ...this.device.memory() });
+    return Math.min(affordable, pages.atMost);
+  }
+
+  /** What the buffers of a run take: activations, parts of attention, scores, some rows of logits. */
+  #runBytes(stepTokens: number): number {
+    const { kvHeads, headDim } = this.#model;
+    const partials = 4 * this.device.properties.multiprocessors * kvHeads * 64 * (headPad(headDim) + 2) * 4;
+    return CudaOps.activationBytes(this.#model, stepTokens) + partials + 128 * this.#vocabStride * 4 + (256 << 20);
+  }
+}
+
+function runModel(spec: ModelSpec, rope: Rope, hopperRows: number | null): RunModel {
+  const { layers, kvHeads, heads } = spec;
+  return {
+    layers, kvHeads, group: heads / kvHeads, pairs: rope.pairs, hopperRows,
+    hasWindows: spec.slidingWindow.some((window) => window !== null),
+    frequencies: spec.rope.type === 'dynamic' ? (tokens) => rope.frequencies(tokens) : null,
+  };
+}
+
+/** What kernels and products can do. Throws UnsupportedModelError. */
+function checkModel({ hidden, inner, heads, kvHeads, headDim }: ModelSpec): void {
+  const widths = { hidden_size: hidden, intermediate_size: inner, 'num_attention_heads * head_dim': heads * headDim, 'num_key_value_heads * head_dim': kvHeads * headDim };
+  for (const [name, width] of Object.entries(widths)) {
+    if (width % 8 !== 0) throw new UnsupportedModelError(`The cuda engine needs widths that are multiples of 8; config.json: ${name} is ${width}.`);
+  }
+  if (headDim > 256) throw new UnsupportedModelError(`The cuda engine serves heads of up to 256 channels; config.json: head_dim is ${headDim}.`);
+  if (heads / kvHeads > MOST_GROUP) throw new UnsupportedModelError(`The cuda engine serves up to ${MOST_GROUP} query heads for a KV head, this model has ${heads / kvHeads}.`);
+}
+
+function engineSpec(spec: ModelSpec, precision: ElementType, headOrder: Int32Array | null): EngineSpec {
+  const { layers, kvHeads, vocab, contextLength, slidingWindow } = spec;
+  return {
+    engine: 'cuda', precision, layers, kvHeads, vocab, contextLength, slidingWindow, headOrder,
+    keysDependOnPromptLength: spec.rope.type === 'dynamic',
+    kvBytesPerToken: KvMemory.pageBytes(spec) / PAGE_TOKENS,
+  };
+}

@@ -1,0 +1,267 @@
+/**
+ * Ops that issue kernels and products on the device's stream, for one run. What the decoder asks for one by one
+ * and a kernel does at once is remembered in the value: norms and turns of q and k happen in `attend`. The stream
+ * of the residual is float32, all else the element type. Knows no sequences. Made by cuda-engine.ts for each run.
+ */
+import type { Ops, WeightName } from '../model/ops.ts';
+import type { ModelSpec } from '../model/spec.ts';
+import type { DeviceWeights } from './device-weights.ts';
+import type { Kernels } from './kernels.ts';
+import { headPad, type KvMemory } from './kv-memory.ts';
+import type { MatrixProducts } from './matrix-products.ts';
+import type { RunTables } from './run-tables.ts';
+import type { Workspace } from './workspace.ts';
+
+/** What outlives a run. */
+export interface OpsParts {
+  readonly spec: ModelSpec;
+  readonly kernels: Kernels;
+  readonly weights: DeviceWeights;
+  readonly products: MatrixProducts;
+  readonly kv: KvMemory;
+  readonly workspace: Workspace;
+  /** Of the selection memory. */
+  readonly maxPick: () => number;
+  readonly multiprocessors: number;
+}
+
+/** Addresses of a run's tables on the device. */
+export interface RunAddresses {
+  readonly block: bigint;
+  readonly entries: bigint;
+  /** 0n without windows. */
+  readonly entryPositions: bigint;
+  readonly selection: bigint;
+  /** [rows, pairs, 2] float32 */
+  readonly ropeTable: bigint;
+}
+
+/** Rows of an activation. */
+export interface CudaValue {
+  readonly address: bigint;
+  /** Elements from row to row. */
+  readonly stride: number;
+  /** 'selected': the rows of the table outputRows, not gathered yet. */
+  readonly rows: 'all' | 'selected';
+  /** Weight of a norm over each head, still to be done; 0n for none. */
+  readonly headNorm: bigint;
+  readonly turned: boolean;
+}
+
+const ELEMENT_BYTES = 2;
+const ROW_THREADS = 256;
+const SILU_SPAN = 2048;
+const ATTEND_THREADS = 128;
+const HOPPER_THREADS = 384;
+/** Blocks of attention for each multiprocessor: two fit at a time; as many again even out unequal lists. */
+const BLOCKS_PER_MULTIPROCESSOR = 4;
+/** A part of a list with fewer pages costs more to join than it saves. */
+const LEAST_PAGES_PER_SPLIT = 2;
+const PAGES_PER_SCORE_BLOCK = 16;
+export const ATTEND_HOPPER_SHARED = 1024 + 5 * 128 * 64 * 2 * 2;
+
+export class CudaOps implements Ops<CudaValue> {
+  readonly #parts: OpsParts;
+  readonly #tables: RunTables;
+  readonly #at: RunAddresses;
+
+  constructor(parts: OpsParts, tables: RunTables, addresses: RunAddresses) {
+    this.#parts = parts;
+    this.#tables = tables;
+    this.#at = addresses;
+  }
+
+  /** Bytes of the activations of so many rows: what cuda-engine.ts leaves free beside KV memory. */
+  static activationBytes({ hidden, inner, heads, kvHeads, headDim }: ModelSpec, rows: number): number {
+    const perRow = 4 * hidden + ELEMENT_BYTES * (2 * hidden + (2 * heads + 2 * kvHeads) * headDim + 3 * inner) + 4 * headDim;
+    return rows * perRow;
+  }
+
+  embed(table: WeightName): CudaValue {
+    const { hidden } = this.#parts.spec;
+    const out = this.#parts.workspace.get('residual', this.#rows * hidden * 4);
+    const { weight } = this.#parts.weights.linear([table]);
+    this.#parts.kernels.get('embed').launch({ grid: [this.#rows], block: [ROW_THREADS] }, weight, this.#table('tokens'), out, hidden);
+    return value(out, hidden);
+  }
+
+  rmsNorm(x: CudaValue, weight: WeightName): CudaValue {
+    const { hidden, normEps } = this.#parts.spec;
+    const out = this.#normed();
+    this.#parts.kernels.get('rms_norm').launch({ grid: [this.#rows], block: [ROW_THREADS] }, x.address, this.#parts.weights.vector(weight), out, hidden, normEps);
+    return value(out, hidden);
+  }
+
+  /** The sum takes the place of x; selected rows leave x as it is, and have no sum. */
+  addNorm(x: CudaValue, delta: CudaValue, weight: WeightName): { sum: CudaValue; normed: CudaValue } {
+    const { hidden, normEps } = this.#parts.spec;
+    const selected = x.rows === 'selected';
+    const rows = selected ? this.#tables.sizes.outputRows : this.#rows;
+    const out = this.#normed();
+    if (rows > 0) {
+      this.#parts.kernels.get('add_norm').launch(
+        { grid: [rows], block: [ROW_THREADS] },
+        x.address, delta.address, this.#parts.weights.vector(weight), out, selected ? this.#table('outputRows') : 0n, hidden, normEps);
+    }
+    return { sum: x, normed: { ...value(out, hidden), rows: x.rows } };
+  }
+
+  linear(x: CudaValue, layer: WeightName): CudaValue {
+    return this.linears(x, [layer])[0]!;
+  }
+
+  /** Views of one matrix of outputs, side by side. */
+  linears(x: CudaValue, layers: readonly WeightName[]): CudaValue[] {
+    const { weight, bias, columns, inner } = this.#parts.weights.linear(layers);
+    const name = ['', 'delta', 'gate and up', 'queries, keys and values'][layers.length];
+    if (name === undefined || name === '') throw new RangeError(`${layers.length} linear layers of one input have no buffer`);
+    const y = this.#parts.workspace.get(name, this.#rows * columns * ELEMENT_BYTES);
+    this.#parts.products.multiply({ x: x.address, rows: this.#rows, weight, columns, inner, bias, y, output: 'element' });
+    let offset = 0;
+    return layers.map((layer) => {
+      const view = value(y + BigInt(offset * ELEMENT_BYTES), columns);
+      offset += this.#widthOf(layer);
+      return view;
+    });
+  }
+
+  headNorm(x: CudaValue, weight: WeightName): CudaValue {
+    return { ...x, headNorm: this.#parts.weights.vector(weight) };
+  }
+
+  rope(x: CudaValue): CudaValue {
+    return { ...x, turned: true };
+  }
+
+  attend(layer: number, q: CudaValue, k: CudaValue, v: CudaValue): CudaValue {
+    const { spec } = this.#parts;
+    this.#checkLayout(q, k, v);
+    this.#write(layer, q, k);
+    if (this.#tables.sizes.scoreUnits > 0) this.#select(layer, q);
+    const width = spec.heads * spec.headDim;
+    const out = this.#parts.workspace.get('attended', this.#rows * width * ELEMENT_BYTES);
+    if (this.#tables.sizes.units > 0) this.#attend(layer, q, out);
+    if (this.#tables.sizes.hopperUnits > 0) this.#attendHopper(layer, q, out);
+    return value(out, width);
+  }
+
+  siluMul(gate: CudaValue, up: CudaValue): CudaValue {
+    const { inner } = this.#parts.spec;
+    if (up.address - gate.address !== BigInt(inner * ELEMENT_BYTES) || gate.stride !== 2 * inner) throw new RangeError('gate and up are to be one product');
+    const out = this.#parts.workspace.get('gated', this.#rows * inner * ELEMENT_BYTES);
+    this.#parts.kernels.get('silu_mul').launch({ grid: [this.#rows, Math.ceil(inner / SILU_SPAN)], block: [ROW_THREADS] }, gate.address, out, inner);
+    return value(out, inner);
+  }
+
+  selectRows(x: CudaValue): CudaValue {
+    return { ...x, rows: 'selected' };
+  }
+
+  /** -> [outputRows, padded vocabulary] float32 in the workspace 'logits'. */
+  logits(x: CudaValue, layer: WeightName): CudaValue {
+    const { weight, bias, columns, inner } = this.#parts.weights.linear([layer]);
+    const rows = this.#tables.sizes.outputRows;
+    const y = this.#parts.workspace.get('logits', rows * columns * 4);
+    this.#parts.products.multiply({ x: x.address, rows, weight, columns, inner, bias, y, output: 'float32' });
+    return value(y, columns);
+  }
+
+  get #rows(): number {
+    return this.#tables.sizes.rows;
+  }
+
+  #normed(): bigint {
+    return this.#parts.workspace.get('normed', Math.max(this.#rows, this.#tables.sizes.outputRows) * this.#parts.spec.hidden * ELEMENT_BYTES);
+  }
+
+  #table(name: keyof RunTables['offsets']): bigint {
+    return this.#at.block + BigInt(this.#tables.offsets[name]);
+  }
+
+  #widthOf(layer: WeightName): number {
+    const { heads, kvHeads, headDim, inner, hidden } = this.#parts.spec;
+    if (layer.endsWith('q_proj')) return heads * headDim;
+    if (/[kv]_proj$/.test(layer)) return kvHeads * headDim;
+    return /(gate|up)_proj$/.test(layer) ? inner : hidden;
+  }
+
+  #checkLayout(q: CudaValue, k: CudaValue, v: CudaValue): void {
+    const { heads, kvHeads, headDim } = this.#parts.spec;
+    const isOneProduct = k.address - q.address === BigInt(heads * headDim * ELEMENT_BYTES) && v.address - k.address === BigInt(kvHeads * headDim * ELEMENT_BYTES);
+    if (!isOneProduct || !q.turned || !k.turned) throw new RangeError('queries, keys and values are to be one product, queries and keys turned');
+  }
+
+  #write(layer: number, q: CudaValue, k: CudaValue): void {
+    const { spec, kernels, kv } = this.#parts;
+    kernels.get('rope_write').launch(
+      { grid: [this.#tables.sizes.writes, spec.kvHeads], block: [ATTEND_THREADS] },
+      q.address, q.stride, 0n, q.headNorm, k.headNorm, spec.normEps, this.#at.ropeTable, this.#table('writes'),
+      kv.keys(layer), kv.values(layer), kv.statistics(layer), spec.kvHeads, spec.heads / spec.kvHeads);
+  }
+
+  #select(layer: number, q: CudaValue): void {
+    const { spec, kernels, kv, workspace, multiprocessors } = this.#parts;
+    const { layers, heads, kvHeads } = spec;
+    const { sizes, maxCandidates } = this.#tables;
+    const stride = scoreStride(maxCandidates);
+    const scores = workspace.get('scores', sizes.scoreUnits * heads * stride * 4);
+    const blocks = Math.min(Math.ceil(stride / PAGES_PER_SCORE_BLOCK), Math.ceil(BLOCKS_PER_MULTIPROCESSOR * multiprocessors / (kvHeads * sizes.scoreUnits)));
+    kernels.get('score').launch(
+      { grid: [blocks, kvHeads, sizes.scoreUnits], block: [ATTEND_THREADS] },
+      q.address, q.stride, kv.statistics(layer), this.#table('scoreUnits'), this.#table('chunks'), this.#table('lists'), this.#at.entries,
+      this.#table('classOf'), scores, stride, layer, kvHeads, heads / kvHeads);
+    kernels.get('pick').launch(
+      { grid: [heads, sizes.scoreUnits], block: [ROW_THREADS] },
+      scores, stride, this.#table('scoreUnits'), this.#table('chunks'), this.#table('lists'), this.#at.entries, this.#table('classOf'),
+      this.#at.selection, this.#parts.maxPick(), layer, layers, kvHeads, heads / kvHeads);
+  }
+
+  #attend(layer: number, q: CudaValue, out: bigint): void {
+    const { spec, kernels, kv, workspace } = this.#parts;
+    const { layers, heads, kvHeads, headDim } = spec;
+    const { units } = this.#tables.sizes;
+    const splits = this.splits;
+    const pad = headPad(headDim);
+    const stages = pad === 256 ? 2 : 3;
+    const partials = workspace.get('partials', splits === 1 ? 1 : units * kvHeads * splits * 64 * (pad + 2) * 4);
+    const counters = workspace.get('counters', units * kvHeads * 4, { cleared: true });
+    kernels.get('attend').launch(
+      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad },
+      q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('units'), this.#table('chunks'), this.#table('lists'),
+      this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(), partials, counters,
+      layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));
+  }
+
+  #attendHopper(layer: number, q: CudaValue, out: bigint): void {
+    const { spec, kernels, kv } = this.#parts;
+    const { layers, heads, kvHeads, headDim } = spec;
+    kernels.attendHopper!.launch(
+      { grid: [this.#tables.sizes.hopperUnits, kvHeads], block: [HOPPER_THREADS], shared: ATTEND_HOPPER_SHARED },
+      q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('hopperUnits'), this.#table('chunks'), this.#table('lists'),
+      this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(),
+      layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));
+  }
+
+  /** Parts that a list is cut into, so that few lists keep the device busy too. */
+  get splits(): number {
+    const { units, rows } = this.#tables.sizes;
+    const { kvHeads } = this.#parts.spec;
+    if (units === 0) return 1;
+    const wanted = Math.floor(BLOCKS_PER_MULTIPROCESSOR * this.#parts.multiprocessors / (units * kvHeads));
+    const useful = Math.ceil(2 ** Math.ceil(Math.log2(Math.max(1, this.#tables.longestList + rows / 64))) / LEAST_PAGES_PER_SPLIT);
+    return Math.max(1, Math.min(wanted, useful));
+  }
+
+  #positionsOf(layer: number): bigint {
+    return (this.#parts.spec.slidingWindow[layer] ?? null) === null ? 0n : this.#at.entryPositions;
+  }
+}
+
+/** Scores of a list lie this far apart: a power of two, so that a recorded run serves a growing text. */
+export function scoreStride(maxCandidates: number): number {
+  return Math.max(64, 2 ** Math.ceil(Math.log2(Math.max(1, maxCandidates))));
+}
+
+function value(address: bigint, stride: number): CudaValue {
+  return { address, stride, rows: 'all', headNorm: 0n, turned: false };
+}

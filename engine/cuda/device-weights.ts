@@ -1,0 +1,112 @@
+/**
+ * The weights of a model in device memory, as the products want them: layers that read one input lie one after
+ * the other and are one matrix. Knows no arithmetic. Built by cuda-engine.ts, read by cuda-ops.ts.
+ */
+import { decoderTensors } from '../model/decoder-tensors.ts';
+import type { WeightName } from '../model/ops.ts';
+import type { ModelSpec } from '../model/spec.ts';
+import type { Weights } from '../model/weights.ts';
+import { aligned, Arena, type DeviceBuffer, type DeviceMemory } from './device-memory.ts';
+import type { ElementType, MatrixProducts } from './matrix-products.ts';
+
+/** One matrix of one or several linear layers. */
+export interface LinearWeight {
+  readonly weight: bigint;
+  /** null where no layer of it has a bias. [columns] */
+  readonly bias: bigint | null;
+  /** Outputs, padded to COLUMN_UNIT. */
+  readonly columns: number;
+  readonly inner: number;
+}
+
+/** Products want rows of whole 16-byte units: a vocabulary of any size is padded with zero rows. */
+const COLUMN_UNIT = 8;
+const ELEMENT_BYTES = 2;
+
+export class DeviceWeights {
+  readonly #vectors = new Map<string, bigint>();
+  readonly #linears = new Map<string, LinearWeight>();
+
+  constructor(spec: ModelSpec, { weights, memory, type }: { weights: Weights; memory: DeviceMemory; type: ElementType }) {
+    const groups = linearGroups(spec);
+    const vectors = decoderTensors(spec).filter(({ name, shape, optional }) => shape.length === 1 && !optional && name.includes('norm')).map(({ name }) => name);
+    const bytesOf = (names: readonly string[]): number => matrixBytes(names, weights);
+    const total = groups.reduce((sum, names) => sum + bytesOf(names), 0) + vectors.reduce((sum, name) => sum + aligned(weights.shape(name)[0]! * ELEMENT_BYTES), 0);
+    const arena = new Arena(memory.allocate(total, 'the weights'));
+    const put = (name: string, to: DeviceBuffer, offset: number): void => { memory.write(to, weights.half(name, type), offset); };
+    for (const name of vectors) {
+      const buffer = arena.take(weights.shape(name)[0]! * ELEMENT_BYTES);
+      put(name, buffer, 0);
+      this.#vectors.set(name, buffer.address);
+    }
+    for (const names of groups) this.#linears.set(names.join(), loadGroup(names, { weights, memory, arena, put }));
+  }
+
+  /** A norm's weight. [its width] */
+  vector(name: WeightName): bigint {
+    return found(this.#vectors.get(`${name}.weight`), name);
+  }
+
+  /** The matrix of these layers together. */
+  linear(layers: readonly WeightName[]): LinearWeight {
+    return found(this.#linears.get(layers.join()), layers.join(', '));
+  }
+
+  register(products: MatrixProducts): void {
+    for (const { weight, columns, inner } of this.#linears.values()) products.register(weight, columns, inner);
+  }
+}
+
+interface Loading {
+  readonly weights: Weights;
+  readonly memory: DeviceMemory;
+  readonly arena: Arena;
+  readonly put: (name: string, to: DeviceBuffer, offset: number) => void;
+}
+
+function loadGroup(names: readonly string[], { weights, memory, arena, put }: Loading): LinearWeight {
+  const inner = weights.shape(`${names[0]!}.weight`)[1]!;
+  const outputs = names.map((name) => weights.shape(`${name}.weight`)[0]!);
+  const columns = padded(outputs.reduce((a, b) => a + b, 0));
+  const matrix = arena.take(columns * inner * ELEMENT_BYTES);
+  memory.clear(matrix);
+  const hasBias = names.some((name) => weights.has(`${name}.bias`));
+  const bias = hasBias ? arena.take(columns * ELEMENT_BYTES) : null;
+  if (bias !== null) memory.clear(bias);
+  let first = 0;
+  names.forEach((name, i) => {
+    put(`${name}.weight`, matrix, first * inner * ELEMENT_BYTES);
+    if (bias !== null && weights.has(`${name}.bias`)) put(`${name}.bias`, bias, first * ELEMENT_BYTES);
+    first += outputs[i]!;
+  });
+  return { weight: matrix.address, bias: bias?.address ?? null, columns, inner };
+}
+
+/** As decoder.ts asks for them. */
+function linearGroups({ layers, tiedHead }: ModelSpec): readonly (readonly string[])[] {
+  const ofLayer = (layer: number): string[][] => {
+    const [attention, mlp] = [`model.layers.${layer}.self_attn`, `model.layers.${layer}.mlp`];
+    return [
+      [`${attention}.q_proj`, `${attention}.k_proj`, `${attention}.v_proj`], [`${attention}.o_proj`],
+      [`${mlp}.gate_proj`, `${mlp}.up_proj`], [`${mlp}.down_proj`],
+    ];
+  };
+  const groups = Array.from({ length: layers }, (_, layer) => ofLayer(layer)).flat();
+  return [['model.embed_tokens'], ...groups, ...(tiedHead ? [] : [['lm_head']])];
+}
+
+function matrixBytes(names: readonly string[], weights: Weights): number {
+  const inner = weights.shape(`${names[0]!}.weight`)[1]!;
+  const columns = padded(names.reduce((sum, name) => sum + weights.shape(`${name}.weight`)[0]!, 0));
+  const hasBias = names.some((name) => weights.has(`${name}.bias`));
+  return aligned(columns * inner * ELEMENT_BYTES) + (hasBias ? aligned(columns * ELEMENT_BYTES) : 0);
+}
+
+function padded(columns: number): number {
+  return Math.ceil(columns / COLUMN_UNIT) * COLUMN_UNIT;
+}
+
+function found<T>(value: T | undefined, name: string): T {
+  if (value === undefined) throw new RangeError(`the decoder asks for ${name}, which was not loaded`);
+  return value;
+}

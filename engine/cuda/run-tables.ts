@@ -1,0 +1,295 @@
+/**
+ * A run as numbers: the tables that kernels/CONTRACT.md describes, from chunks and their page lists. What the
+ * device is given is one block of tables and two arrays of page ids and their positions. Decode runs are padded
+ * to sizes that come back, so that a recorded run serves them all. Pure. Called by cuda-engine.ts.
+ */
+import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
+import type { Chunk } from '../engine.ts';
+import type { Move } from './moved-pages.ts';
+
+export interface RunModel {
+  readonly layers: number;
+  readonly kvHeads: number;
+  readonly group: number;
+  /** Pairs of channels that RoPE turns. */
+  readonly pairs: number;
+  /** Some layer has a sliding window: the positions of listed pages are needed. */
+  readonly hasWindows: boolean;
+  /** Rows of one block of attention by Hopper's instructions; null where it is not used. */
+  readonly hopperRows: number | null;
+  /** Radians per position for a sequence of so many tokens, where they depend on it (dynamic RoPE); null else. [pairs] */
+  readonly frequencies: ((sequenceTokens: number) => Float64Array) | null;
+}
+
+/** What a chunk reads of the engine's memory between steps. */
+export interface ChunkPlace {
+  readonly chunk: Chunk;
+  /** Slot of the selection memory, or -1. */
+  readonly slot: number;
+  readonly fresh: boolean;
+  /** The page to read for a listed one that is to stand elsewhere. */
+  readonly moved: (page: number, delta: number, full: boolean) => number;
+}
+
+/** Number of entries of each table, padding included. */
+export interface TableSizes {
+  readonly rows: number;
+  readonly chunks: number;
+  readonly lists: number;
+  readonly writes: number;
+  readonly units: number;
+  readonly hopperUnits: number;
+  readonly scoreUnits: number;
+  readonly outputRows: number;
+  /** Rows of frequencies of their own (dynamic RoPE). */
+  readonly frequencyRows: number;
+}
+
+/** Where each table begins in the block, in bytes. */
+export type TableOffsets = Readonly<Record<TableName | 'end', number>>;
+type TableName = 'tokens' | 'positions' | 'frequencyRow' | 'chunks' | 'lists' | 'writes' | 'units' | 'hopperUnits' | 'scoreUnits' | 'outputRows' | 'classOf' | 'frequencies';
+
+export interface RunTables {
+  readonly sizes: TableSizes;
+  readonly offsets: TableOffsets;
+  /** [offsets.end bytes] */
+  readonly block: ArrayBuffer;
+  /** Page ids. */
+  readonly entries: Int32Array;
+  /** Position in the text of each entry's first token; null without windows. */
+  readonly entryPositions: Int32Array | null;
+  /** Candidates of the longest list that is scored. */
+  readonly maxCandidates: number;
+  readonly maxPick: number;
+  /** Pages of the longest list. */
+  readonly longestList: number;
+  readonly moves: readonly Move[];
+  readonly pagesRead: number;
+  readonly pagesScored: number;
+}
+
+const CHUNK_FIELDS = 16;
+const LIST_FIELDS = 8;
+const UNIT_FIELDS = 4;
+/** Rows of one unit of `attend`. */
+const UNIT_ROWS = 64;
+const TABLE_ALIGNMENT = 16;
+
+/** Room on the right of 1, 2, 4, 8, then in steps of an eighth of the power of two. */
+export function bucketOf(count: number): number {
+  if (count <= 8) return 2 ** Math.ceil(Math.log2(Math.max(count, 1)));
+  const step = 2 ** (Math.floor(Math.log2(count - 1)) - 2);
+  return Math.ceil(count / step) * step;
+}
+
+/** A run that can be recorded: one token or a few of each sequence. */
+export function isDecodeRun(chunks: readonly Chunk[]): boolean {
+  return chunks.every(({ phase }) => phase === 'decode');
+}
+
+export function buildRunTables(places: readonly ChunkPlace[], model: RunModel, moves: Move[]): RunTables {
+  return new Builder(places, model, moves).build();
+}
+
+class Builder {
+  readonly #places: readonly ChunkPlace[];
+  readonly #model: RunModel;
+  readonly #moves: Move[];
+  readonly #entries: number[] = [];
+  readonly #positions: number[] = [];
+  readonly #units: number[] = [];
+  readonly #hopperUnits: number[] = [];
+  readonly #writes: number[] = [];
+  readonly #lists: number[] = [];
+  readonly #frequencies: Float64Array[] = [];
+  #pagesRead = 0;
+  #pagesScored = 0;
+  #maxCandidates = 0;
+  #maxPick = 0;
+  #longestList = 0;
+
+  constructor(places: readonly ChunkPlace[], model: RunModel, moves: Move[]) {
+    this.#places = places;
+    this.#model = model;
+    this.#moves = moves;
+  }
+
+  build(): RunTables {
+    const chunkTable = this.#places.map((place, index) => this.#chunk(place, index));
+    const sizes = this.#sizes();
+    const offsets = tableOffsets(sizes, this.#model);
+    const block = new ArrayBuffer(offsets.end);
+    this.#fill(block, sizes, offsets, chunkTable);
+    return {
+      sizes, offsets, block, moves: this.#moves,
+      entries: Int32Array.from(this.#entries), entryPositions: this.#model.hasWindows ? Int32Array.from(this.#positions) : null,
+      maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList,
+      pagesRead: this.#pagesRead, pagesScored: this.#pagesScored,
+    };
+  }
+
+  #firstRow(index: number): number {
+    return this.#places.slice(0, index).reduce((sum, { chunk }) => sum + chunk.tokens.length, 0);
+  }
+
+  /** The chunk's row of the table; its lists, writes and units are added on the way. */
+  #chunk({ chunk, slot, fresh, moved }: ChunkPlace, index: number): number[] {
+    const { layers, kvHeads } = this.#model;
+    const { tokens, start, pageTable, attention, phase } = chunk;
+    const indexOf = this.#model.hasWindows ? new Map(Array.from(pageTable, (page, i) => [page, i])) : null;
+    const add = (page: number, original = page): void => {
+      this.#entries.push(page);
+      if (indexOf !== null) this.#positions.push((indexOf.get(original) ?? 0) * PAGE_TOKENS);
+    };
+    const firstRow = this.#firstRow(index);
+    const ownPages = this.#entries.length;
+    for (let page = Math.floor(start / PAGE_TOKENS); page * PAGE_TOKENS < start + tokens.length; page++) add(pageTable[page]!);
+    const firstList = this.#lists.length / LIST_FIELDS;
+    for (const plan of attention.classes) this.#list(plan, moved, add);
+    this.#count(chunk, fresh);
+    this.#write(chunk, firstRow);
+    const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
+    this.#addUnits(chunk, index, perQueryHead);
+    return [
+      firstRow, tokens.length, start, ownPages, slot, fresh ? 1 : 0, phase === 'decode' ? 1 : tokens.length, firstList,
+      index * layers * kvHeads, perQueryHead ? 1 : 0,
+    ];
+  }
+
+  #list({ fixed, positionDelta, candidates, pick, pickPer, tokens }: PagePlan, moved: ChunkPlace['moved'], add: (page: number, original?: number) => void): void {
+    const fixedAt = this.#entries.length;
+    const isFull = (i: number): boolean => i < fixed.length - 1 || tokens % PAGE_TOKENS === 0;
+    fixed.forEach((page, i) => { add(moved(page, positionDelta?.[i] ?? 0, isFull(i)), page); });
+    const candidatesAt = this.#entries.length;
+    candidates.forEach((page) => { add(page); });
+    this.#lists.push(fixedAt, fixed.length, candidatesAt, candidates.length, pick, tokens, pickPer === 'queryHead' ? 1 : 0, 0);
+    this.#longestList = Math.max(this.#longestList, fixed.length + pick);
+    if (pick > 0) {
+      this.#maxCandidates = Math.max(this.#maxCandidates, candidates.length);
+      this.#maxPick = Math.max(this.#maxPick, pick);
+    }
+  }
+
+  #count({ attention }: Chunk, fresh: boolean): void {
+    const { classes, classOf } = attention;
+    const heads = new Int32Array(classes.length);
+    for (const one of classOf) heads[one]!++;
+    classes.forEach(({ fixed, pick, pickPer, candidates }, i) => {
+      const lists = heads[i]! * (pickPer === 'queryHead' ? this.#model.group : 1);
+      this.#pagesRead += lists * (fixed.length + pick);
+      if (fresh && pick > 0 && pick < candidates.length) this.#pagesScored += lists * candidates.length;
+    });
+  }
+
+  /** One write for each logical page that the chunk touches. */
+  #write({ start, tokens, pageTable }: Chunk, firstRow: number): void {
+    const end = start + tokens.length;
+    for (let at = start; at < end;) {
+      const next = Math.min((Math.floor(at / LOGICAL_PAGE_TOKENS) + 1) * LOGICAL_PAGE_TOKENS, end);
+      const page = Math.floor(at / PAGE_TOKENS);
+      const tail = Math.min(PAGE_TOKENS, end - page * PAGE_TOKENS);
+      this.#writes.push(firstRow + at - start, next - at, pageTable[page]! * PAGE_TOKENS + at % PAGE_TOKENS, tail);
+      at = next;
+    }
+  }
+
+  #addUnits({ phase, tokens }: Chunk, index: number, perQueryHead: boolean): void {
+    const { group, hopperRows } = this.#model;
+    if (perQueryHead) {
+      for (let member = 0; member < group; member++) this.#units.push(index, 0, member, 0);
+      return;
+    }
+    const rows = tokens.length * group;
+    if (hopperRows !== null && phase === 'prefill' && rows >= hopperRows) {
+      // The last rows see the most tokens: heaviest first.
+      for (let block = Math.ceil(rows / hopperRows) - 1; block >= 0; block--) this.#hopperUnits.push(index, block, 0, 0);
+    } else {
+      for (let block = 0; block * UNIT_ROWS < rows; block++) this.#units.push(index, block, 0, 0);
+    }
+  }
+
+  #sizes(): TableSizes {
+    const chunks = this.#places.map(({ chunk }) => chunk);
+    const size = isDecodeRun(chunks) ? bucketOf : (count: number): number => count;
+    const rows = size(chunks.reduce((sum, { tokens }) => sum + tokens.length, 0));
+    const outputs = chunks.reduce((sum, chunk) => sum + outputRows(chunk), 0);
+    // Whether any chunk scores changes the recorded run, how many do not.
+    const scoring = this.#places.filter(({ fresh, slot }) => fresh && slot >= 0).length;
+    return {
+      rows, chunks: size(chunks.length), lists: size(this.#lists.length / LIST_FIELDS), writes: size(this.#writes.length / UNIT_FIELDS),
+      units: this.#units.length === 0 ? 0 : size(this.#units.length / UNIT_FIELDS), hopperUnits: this.#hopperUnits.length / UNIT_FIELDS,
+      scoreUnits: scoring === 0 ? 0 : size(chunks.length), outputRows: outputs === 0 ? 0 : size(outputs),
+      frequencyRows: this.#model.frequencies === null ? 0 : rows + chunks.length,
+    };
+  }
+
+  #fill(block: ArrayBuffer, sizes: TableSizes, offsets: TableOffsets, chunkTable: readonly number[][]): void {
+    const ints = (name: TableName, length: number): Int32Array => new Int32Array(block, offsets[name], length);
+    const tokens = ints('tokens', sizes.rows).fill(-1);
+    const positions = ints('positions', sizes.rows);
+    const frequencyRow = this.#model.frequencies === null ? null : ints('frequencyRow', sizes.rows);
+    const wanted = ints('outputRows', sizes.outputRows).fill(-1);
+    const classOf = new Uint8Array(block, offsets.classOf, sizes.chunks * this.#model.layers * this.#model.kvHeads);
+    const chunks = ints('chunks', sizes.chunks * CHUNK_FIELDS);
+    let row = 0;
+    let output = 0;
+    this.#places.forEach(({ chunk }, index) => {
+      chunks.set(chunkTable[index]!, index * CHUNK_FIELDS);
+      classOf.set(chunk.attention.classOf, index * chunk.attention.classOf.length);
+      for (let i = chunk.tokens.length - outputRows(chunk); i < chunk.tokens.length; i++) wanted[output++] = row + i;
+      tokens.set(chunk.tokens, row);
+      for (let i = 0; i < chunk.tokens.length; i++) positions[row + i] = chunk.start + i;
+      if (frequencyRow !== null) this.#setFrequencies(chunk, frequencyRow.subarray(row, row + chunk.tokens.length));
+      row += chunk.tokens.length;
+    });
+    ints('lists', sizes.lists * LIST_FIELDS).set(this.#lists);
+    ints('writes', sizes.writes * UNIT_FIELDS).set(this.#writes);
+    setUnits(ints('units', sizes.units * UNIT_FIELDS), this.#units);
+    setUnits(ints('hopperUnits', sizes.hopperUnits * UNIT_FIELDS), this.#hopperUnits);
+    this.#setScoreUnits(ints('scoreUnits', sizes.scoreUnits));
+    const frequencies = new Float64Array(block, offsets.frequencies, sizes.frequencyRows * this.#model.pairs);
+    this.#frequencies.forEach((values, i) => { frequencies.set(values, i * this.#model.pairs); });
+  }
+
+  #setScoreUnits(scoreUnits: Int32Array): void {
+    scoreUnits.fill(-1);
+    if (scoreUnits.length === 0) return;
+    let next = 0;
+    this.#places.forEach(({ fresh, slot }, index) => { if (fresh && slot >= 0) scoreUnits[next++] = index; });
+  }
+
+  /** The prompt has one base, each later token that of its own length. */
+  #setFrequencies({ start, promptTokens }: Chunk, rows: Int32Array): void {
+    const ofLength = this.#model.frequencies!;
+    const add = (sequenceTokens: number): number => this.#frequencies.push(ofLength(sequenceTokens)) - 1;
+    const ofPrompt = start < promptTokens ? add(promptTokens) : 0;
+    for (let i = 0; i < rows.length; i++) rows[i] = start + i < promptTokens ? ofPrompt : add(start + i + 1);
+  }
+}
+
+/** How many of the chunk's rows of logits are asked for: the last ones. */
+export function outputRows({ logits, tokens }: Chunk): number {
+  return { none: 0, last: 1, all: tokens.length }[logits];
+}
+
+function setUnits(table: Int32Array, units: readonly number[]): void {
+  for (let at = units.length; at < table.length; at += UNIT_FIELDS) table[at] = -1;
+  table.set(units);
+}
+
+/** Offsets follow from the sizes alone: a recorded run finds its tables where they were. */
+function tableOffsets(sizes: TableSizes, { layers, kvHeads, pairs }: RunModel): TableOffsets {
+  const bytes: Readonly<Record<TableName, number>> = {
+    tokens: 4 * sizes.rows, positions: 4 * sizes.rows, frequencyRow: sizes.frequencyRows === 0 ? 0 : 4 * sizes.rows,
+    chunks: 4 * CHUNK_FIELDS * sizes.chunks, lists: 4 * LIST_FIELDS * sizes.lists, writes: 4 * UNIT_FIELDS * sizes.writes,
+    units: 4 * UNIT_FIELDS * sizes.units, hopperUnits: 4 * UNIT_FIELDS * sizes.hopperUnits, scoreUnits: 4 * sizes.scoreUnits,
+    outputRows: 4 * sizes.outputRows, classOf: sizes.chunks * layers * kvHeads, frequencies: 8 * pairs * sizes.frequencyRows,
+  };
+  let end = 0;
+  const offsets: Partial<Record<TableName, number>> = {};
+  for (const name of Object.keys(bytes) as TableName[]) {
+    offsets[name] = end;
+    end += Math.ceil(bytes[name] / TABLE_ALIGNMENT) * TABLE_ALIGNMENT;
+  }
+  return { ...offsets as Record<TableName, number>, end };
+}
