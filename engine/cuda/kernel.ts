@@ -23,8 +23,6 @@ export interface Geometry {
 const sizes: Readonly<Record<ParameterType, number>> = { pointer: 8, int32: 4, int64: 8, float32: 4, tensorMap: 128 };
 const alignments: Readonly<Record<ParameterType, number>> = { pointer: 8, int32: 4, int64: 8, float32: 4, tensorMap: 64 };
 const INT32_END = 2 ** 31;
-/** More needs an attribute of the function. */
-const PLAIN_SHARED_BYTES = 48 << 10;
 
 export class KernelModule {
   readonly #device: Device;
@@ -55,7 +53,8 @@ export class Kernel {
   readonly #offsets: readonly number[];
   /** Addresses inside #values: both must live as long as the kernel. */
   readonly #pointers: BigUint64Array;
-  #sharedLimit = PLAIN_SHARED_BYTES;
+  /** What the function's attribute says: static and dynamic memory together may pass 48 KiB only with it. */
+  #sharedLimit = 0;
 
   constructor(device: Device, { name, handle, signature }: { name: string; handle: bigint; signature: readonly ParameterType[] }) {
     this.name = name;

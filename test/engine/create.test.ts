@@ -2,6 +2,7 @@
 import { copyFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { whyNoCuda } from '../../engine/cuda/availability.ts';
 import { createEngine, type CreateEngineOptions } from '../../engine/create.ts';
 import { UnsupportedModelError } from '../../engine/engine.ts';
 import { writeTinyModel } from '../tiny-model.ts';
@@ -12,10 +13,13 @@ const model = writeTinyModel();
 afterAll(() => { model.remove(); });
 
 const options: CreateEngineOptions = {
-  engine: 'reference', model: model.dir, precision: 'int8', threads: 1, kvTokens: 1000, maxModelLen: 0, headFile: '', fakeStepMs: 0,
+  engine: 'reference', model: model.dir, precision: 'auto', threads: 1, kvTokens: 1000, maxModelLen: 0, headFile: '', fakeStepMs: 0,
+  maxSequences: 4, stepTokens: 512, cudaLibraries: '',
 };
 
-test.each([['auto', 'onnx'], ['onnx', 'onnx'], ['reference', 'reference'], ['fake', 'fake']] as const)('%s makes the %s engine', async (engine, name) => {
+const noCuda = whyNoCuda({ folder: '', environment: process.env });
+
+test.each([['auto', noCuda === null ? 'cuda' : 'onnx'], ['onnx', 'onnx'], ['reference', 'reference'], ['fake', 'fake']] as const)('%s makes the %s engine', async (engine, name) => {
   const made = await createEngine({ ...options, engine });
   expect(made.spec).toMatchObject({ engine: name, vocab: 96, layers: 2, kvHeads: 2, headOrder: null });
   expect(made.pages).toBe(16);
@@ -53,11 +57,17 @@ test('the head file reaches the engine', async () => {
 
 describe('is refused with a sentence', () => {
   test.each<[string, Partial<CreateEngineOptions>, RegExp]>([
-    ['cuda', { engine: 'cuda' }, /no CUDA engine yet; supported engines are onnx, reference and fake\.$/],
+    ['a precision that the GPU has not', { engine: 'cuda', precision: 'int8' }, /does not support precision 'int8'; supported are bf16 and fp16\.$/],
     ['a precision of another engine', { engine: 'onnx', precision: 'fp8' }, /does not support precision 'fp8'; supported are int8 and fp32\.$/],
   ])('%s', async (_, change, message) => {
     await expect(createEngine({ ...options, ...change })).rejects.toThrow(UnsupportedModelError);
     await expect(createEngine({ ...options, ...change })).rejects.toThrow(message);
+  });
+
+  test.skipIf(noCuda === null)('cuda on a machine without it, with what is missing and where it was looked for', async () => {
+    const made = createEngine({ ...options, engine: 'cuda', cudaLibraries: '/nowhere/at/all' });
+    await expect(made).rejects.toThrow(UnsupportedModelError);
+    await expect(made).rejects.toThrow(/libcuda\.so, the driver of NVIDIA GPUs, was not found.*looked into \/nowhere\/at\/all.*--cuda-libraries|finds no device/);
   });
 
   test('a folder without a model, by any engine', async () => {

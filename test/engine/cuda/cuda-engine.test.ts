@@ -1,0 +1,84 @@
+// The CUDA engine on a device: the cases of every engine, Hugging Face's logits, recycled memory, replayed runs.
+import { afterAll, describe, expect, test } from 'vitest';
+import { whyNoCuda } from '../../../engine/cuda/availability.ts';
+import { CudaEngine } from '../../../engine/cuda/cuda-engine.ts';
+import type { ElementType } from '../../../engine/cuda/matrix-products.ts';
+import type { ModelSpec } from '../../../engine/model/spec.ts';
+import { Weights } from '../../../engine/model/weights.ts';
+import { engineCases } from '../engine.cases.ts';
+import { fixtureCases } from '../fixtures.cases.ts';
+import { chunkOf, picking, randomText, readText, relativeError } from '../texts.ts';
+import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
+
+const libraries = { folder: process.env['LONGSPAN_CUDA_LIBRARIES'] ?? '', environment: process.env };
+const reason = whyNoCuda(libraries);
+if (reason !== null) process.stderr.write(`skipped: the CUDA engine needs a device. ${reason}\n`);
+
+async function makeCuda({ dir, spec }: Pick<TinyModel, 'dir' | 'spec'>, pages: number, precision: ElementType = 'fp16'): Promise<CudaEngine> {
+  const weights = await Weights.open(dir, spec);
+  try {
+    return new CudaEngine({ spec, weights, headOrder: null, precision, pages: { exactly: pages }, stepTokens: 512, libraries });
+  } finally {
+    weights.close();
+  }
+}
+
+describe.skipIf(reason !== null)('on a device', () => {
+  engineCases('cuda, fp16', (model, pages) => makeCuda(model, pages, 'fp16'), { reference: 0.01, picked: 0.05, self: 0.01 });
+  engineCases('cuda, bf16', (model, pages) => makeCuda(model, pages, 'bf16'), { reference: 0.06, picked: 0.3, self: 0.06 });
+
+  const fixtures = (precision: ElementType) => ({ spec, weights }: { spec: ModelSpec; weights: Weights }, pages: number) =>
+    new CudaEngine({ spec, weights, headOrder: null, precision, pages: { exactly: pages }, stepTokens: 512, libraries });
+  describe('Hugging Face, fp16', () => { fixtureCases(fixtures('fp16'), { logits: 3e-2, margin: 0.03 }); });
+  describe('Hugging Face, bf16', () => { fixtureCases(fixtures('bf16'), { logits: { relative: 3e-2 }, margin: 0.1 }); });
+
+  describe('memory and recorded runs', () => {
+    const model = writeTinyModel();
+    afterAll(() => { model.remove(); });
+
+    test('pages poisoned and used again give what fresh pages give', async () => {
+      const engine = await makeCuda(model, 12);
+      const text = randomText(1, 600, { vocab: model.spec.vocab });
+      const options = { planner: picking(3), chunkTokens: 128 };
+      const read = async (pageTable: Int32Array) => {
+        const rows = await readText(engine, { ...text, pageTable }, { ...options, to: 590 });
+        const decoded = await readText(engine, { ...text, pageTable }, { ...options, from: 590, chunkTokens: 1 });
+        return [...rows, ...decoded];
+      };
+      const fresh = await read(text.pageTable);
+      engine.poison(text.pageTable);
+      expect(await read(text.pageTable.toReversed())).toEqual(fresh);
+      await engine.close();
+    });
+
+    test('a step replayed gives to the bit what it gave when it was issued', async () => {
+      const engine = await makeCuda(model, 40);
+      const texts = [300, 500, 77].map((length, i) => randomText(i + 1, length, { vocab: model.spec.vocab, firstPage: 12 * i }));
+      for (const text of texts) await readText(engine, text, { to: text.tokens.length - 1 });
+      const step = () => texts.map((text) => chunkOf(engine, text, { start: text.tokens.length - 1, end: text.tokens.length }, { planner: picking(2) }));
+      const rows: number[][] = [];
+      for (let time = 0; time < 4; time++) rows.push((await engine.run(step())).logits.flatMap((row) => [...row!]));
+      for (const row of rows) expect(row).toEqual(rows[0]);
+      await engine.close();
+    });
+
+    test('sequences that join and leave a decode batch change nothing for the others', async () => {
+      const engine = await makeCuda(model, 60);
+      const texts = [130, 200, 330, 64, 500].map((length, i) => randomText(i + 1, length + 20, { vocab: model.spec.vocab, firstPage: 10 * i }));
+      const starts = texts.map(({ tokens }) => tokens.length - 20);
+      for (const [i, text] of texts.entries()) await readText(engine, text, { to: starts[i]! });
+      const together: Float32Array[][] = texts.map(() => []);
+      for (let step = 0; step < 20; step++) {
+        const present = texts.map((_, i) => i).filter((i) => i === 0 || (step + i) % 4 > 0 || step < 6);
+        const late = present.filter((i) => together[i]!.length === step || i === 0);
+        const { logits } = await engine.run(late.map((i) => chunkOf(engine, texts[i]!, { start: starts[i]! + together[i]!.length, end: starts[i]! + together[i]!.length + 1 })));
+        late.forEach((i, row) => together[i]!.push(Float32Array.from(logits[row]!)));
+      }
+      for (const [i, text] of texts.entries()) {
+        const alone = await readText(engine, text, { from: starts[i]!, to: starts[i]! + together[i]!.length, chunkTokens: 1 });
+        expect(relativeError(Float32Array.from(together[i]!.flatMap((row) => [...row])), alone)).toBeLessThan(0.01);
+      }
+      await engine.close();
+    });
+  });
+});
