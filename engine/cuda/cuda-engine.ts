@@ -9,13 +9,12 @@ import { UnsupportedModelError, type Chunk, type Engine, type EngineSpec, type S
 import { decode } from '../model/decoder.ts';
 import { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
-import type { Weights } from '../model/weights.ts';
 import { Compiler } from './compiler.ts';
 import { CudaOps, scoreStride, type OpsParts, type RunAddresses } from './cuda-ops.ts';
 import type { Graph } from './device.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer, type PinnedBuffer } from './device-memory.ts';
-import { DeviceWeights } from './device-weights.ts';
+import { DeviceWeights, type WeightSource } from './device-weights.ts';
 import { CublasLt } from './ffi/cublas-lt.ts';
 import { DeviceMemoryError } from './ffi/cuda-error.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
@@ -31,7 +30,7 @@ import { Workspace } from './workspace.ts';
 
 export interface CudaEngineOptions {
   readonly spec: ModelSpec;
-  readonly weights: Weights;
+  readonly weights: WeightSource;
   readonly headOrder: Int32Array | null;
   readonly precision: ElementType;
   /** Pages of KV memory: a number, or how many are wanted of what memory allows. */
@@ -60,6 +59,8 @@ export class CudaEngine implements Engine {
   readonly device: Device;
   readonly memory: DeviceMemory;
   readonly kv: KvMemory;
+  /** What the device took for the last step; the rest of its time the host was at work. */
+  deviceMilliseconds = 0;
   readonly #model: ModelSpec;
   readonly #rope: Rope;
   readonly #kernels: Kernels;
@@ -72,6 +73,8 @@ export class CudaEngine implements Engine {
   readonly #vocabStride: number;
   readonly #graphs = new Map<string, Graph>();
   readonly #seen = new Set<string>();
+  /** From the first to the last thing that a step puts on the stream. */
+  readonly #stepEvents: readonly [from: bigint, to: bigint];
   #graphEpoch = 0;
   #slots: SelectionSlots;
   #selection: DeviceBuffer;
@@ -87,6 +90,7 @@ export class CudaEngine implements Engine {
     this.#rope = new Rope(spec.rope, spec.headDim);
     this.device = Device.open(libraries);
     this.memory = new DeviceMemory(this.device);
+    this.#stepEvents = [this.device.newTimer(), this.device.newTimer()];
     this.#workspace = new Workspace(this.device, this.memory);
     const { properties } = this.device;
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
@@ -130,6 +134,7 @@ export class CudaEngine implements Engine {
   close(): Promise<void> {
     this.device.synchronize();
     this.#dropGraphs();
+    for (const event of this.#stepEvents) this.device.driver.call('eventDestroy', event);
     this.#products.close();
     this.#kernels.close();
     this.memory.close();
@@ -146,11 +151,14 @@ export class CudaEngine implements Engine {
     for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
     const host = this.#logitsOf(step.reduce((sum, chunk) => sum + outputRows(chunk), 0));
     const logits: (Float32Array | null)[] = [];
+    const [from, to] = this.#stepEvents;
     let row = 0;
     let pagesRead = 0;
     let pagesScored = 0;
+    let isFirst = true;
     for (const chunks of planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots })) {
-      const tables = this.#run(chunks);
+      const tables = this.#run(chunks, isFirst ? () => { this.device.mark(from); } : () => undefined);
+      isFirst = false;
       this.#fetchLogits(host, row, chunks);
       for (const chunk of chunks) {
         const rows = outputRows(chunk);
@@ -160,11 +168,14 @@ export class CudaEngine implements Engine {
       pagesRead += tables.pagesRead;
       pagesScored += tables.pagesScored;
     }
+    this.device.mark(to);
     this.device.synchronize();
+    this.deviceMilliseconds = isFirst ? 0 : this.device.elapsed(from, to);
     return { logits, pagesRead, pagesScored };
   }
 
-  #run(chunks: readonly Chunk[]): RunTables {
+  /** `begins` is called when the first thing is about to be put on the stream. */
+  #run(chunks: readonly Chunk[], begins: () => void): RunTables {
     const moves: Move[] = [];
     this.#moved.begin();
     this.#makeRoomForPicks(chunks);
@@ -172,6 +183,7 @@ export class CudaEngine implements Engine {
     const places = chunks.map((chunk) => this.#place(chunk, moves, inUse));
     const tables = buildRunTables(places, this.#runModel, moves);
     for (const chunk of chunks) if (chunk.phase === 'prefill') this.#slots.truncate(chunk.sequenceId, chunk.start);
+    begins();
     this.#movePages(moves);
     const addresses = this.#upload(tables);
     const issue = (): void => {

@@ -59,6 +59,16 @@ export class DeviceMemory {
     this.#upload.write(to.address + BigInt(offset), new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
   }
 
+  /** Fills a buffer with a block, over and over. */
+  repeat(to: DeviceBuffer, block: ArrayBufferView): void {
+    const first = Math.min(to.bytes, block.byteLength);
+    this.write(to, new Uint8Array(block.buffer, block.byteOffset, first));
+    for (let done = first; done < to.bytes; done *= 2) {
+      const bytes = Math.min(done, to.bytes - done);
+      this.#device.driver.call('copyOnDevice', to.address + BigInt(done), to.address, bytes, this.#device.stream);
+    }
+  }
+
   /** A copy of device memory, when the stream has done all before it. For tests, and for what is small. */
   read(from: DeviceBuffer, bytes = from.bytes, offset = 0): ArrayBuffer {
     checkRange(from, offset, bytes);
@@ -70,12 +80,17 @@ export class DeviceMemory {
   }
 
   /** Fills with bytes that are NaN in every float type: whatever reads it unwritten shows. */
-  poison({ address, bytes }: DeviceBuffer): void {
-    this.#device.driver.call('fillBytes', address, POISON, bytes, this.#device.stream);
+  poison(buffer: DeviceBuffer): void {
+    this.fill(buffer, POISON);
   }
 
-  clear({ address, bytes }: DeviceBuffer): void {
-    this.#device.driver.call('fillBytes', address, 0, bytes, this.#device.stream);
+  clear(buffer: DeviceBuffer): void {
+    this.fill(buffer, 0);
+  }
+
+  /** Every byte of it. */
+  fill({ address, bytes }: DeviceBuffer, value: number): void {
+    this.#device.driver.call('fillBytes', address, value, bytes, this.#device.stream);
   }
 
   /** Frees one buffer before the rest. */

@@ -9,6 +9,9 @@ import type { Weights } from '../model/weights.ts';
 import { aligned, Arena, type DeviceBuffer, type DeviceMemory } from './device-memory.ts';
 import type { ElementType, MatrixProducts } from './matrix-products.ts';
 
+/** What is needed of a checkpoint; a benchmark gives random numbers instead. */
+export type WeightSource = Pick<Weights, 'has' | 'shape' | 'half'>;
+
 /** One matrix of one or several linear layers. */
 export interface LinearWeight {
   readonly weight: bigint;
@@ -27,7 +30,7 @@ export class DeviceWeights {
   readonly #vectors = new Map<string, bigint>();
   readonly #linears = new Map<string, LinearWeight>();
 
-  constructor(spec: ModelSpec, { weights, memory, type }: { weights: Weights; memory: DeviceMemory; type: ElementType }) {
+  constructor(spec: ModelSpec, { weights, memory, type }: { weights: WeightSource; memory: DeviceMemory; type: ElementType }) {
     const groups = linearGroups(spec);
     const vectors = decoderTensors(spec).filter(({ name, shape, optional }) => shape.length === 1 && !optional && name.includes('norm')).map(({ name }) => name);
     const bytesOf = (names: readonly string[]): number => matrixBytes(names, weights);
@@ -58,7 +61,7 @@ export class DeviceWeights {
 }
 
 interface Loading {
-  readonly weights: Weights;
+  readonly weights: WeightSource;
   readonly memory: DeviceMemory;
   readonly arena: Arena;
   readonly put: (name: string, to: DeviceBuffer, offset: number) => void;
@@ -95,7 +98,7 @@ function linearGroups({ layers, tiedHead }: ModelSpec): readonly (readonly strin
   return [['model.embed_tokens'], ...groups, ...(tiedHead ? [] : [['lm_head']])];
 }
 
-function matrixBytes(names: readonly string[], weights: Weights): number {
+function matrixBytes(names: readonly string[], weights: WeightSource): number {
   const inner = weights.shape(`${names[0]!}.weight`)[1]!;
   const columns = padded(names.reduce((sum, name) => sum + weights.shape(`${name}.weight`)[0]!, 0));
   const hasBias = names.some((name) => weights.has(`${name}.bias`));

@@ -63,14 +63,29 @@ export class Device {
 
   /** Milliseconds that the device takes for what `issue` puts on the stream. */
   time(issue: () => void): number {
-    const [from, to] = [this.driver.handle('eventCreate', 0), this.driver.handle('eventCreate', 0)];
-    this.driver.call('eventRecord', from, this.stream);
+    const [from, to] = [this.newTimer(), this.newTimer()];
+    this.mark(from);
     issue();
-    this.driver.call('eventRecord', to, this.stream);
+    this.mark(to);
     this.driver.call('eventSynchronize', to);
+    const milliseconds = this.elapsed(from, to);
+    for (const event of [from, to]) this.driver.call('eventDestroy', event);
+    return milliseconds;
+  }
+
+  /** An event that knows when the stream came to it. */
+  newTimer(): bigint {
+    return this.driver.handle('eventCreate', 0);
+  }
+
+  mark(event: bigint): void {
+    this.driver.call('eventRecord', event, this.stream);
+  }
+
+  /** Milliseconds between two timers that the stream has come to. */
+  elapsed(from: bigint, to: bigint): number {
     const milliseconds = new Float32Array(1);
     this.driver.call('eventElapsed', milliseconds, from, to);
-    for (const event of [from, to]) this.driver.call('eventDestroy', event);
     return milliseconds[0]!;
   }
 

@@ -59,7 +59,7 @@ export class KvMemory {
     }
   }
 
-  /** All of it in small numbers of both signs, for benchmarks: speed depends on what is there being finite. */
+  /** All of it: benchmarks fill it with numbers. */
   buffers(): readonly DeviceBuffer[] {
     return [this.#keys, this.#values, this.#statistics];
   }

@@ -1,8 +1,9 @@
 /**
- * Cuts a step into runs. A run computes its chunks together, layer by layer, so each sequence comes in it once;
- * the next chunk of a sequence waits for the next run. Pure. Called by cuda-engine.ts.
+ * Cuts a step into runs. A run computes its chunks together, layer by layer: first all keys and values of a layer
+ * are written, then all its lists are read. So a prompt's next chunk may come in the same run where it begins at
+ * a page border; any other next chunk of a sequence waits for the next run. Pure. Called by cuda-engine.ts.
  */
-import { MAX_MOVED_PAGES } from '../../kvcache/page-lists/page-list.ts';
+import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import { countMovedPages } from '../check-chunk.ts';
 import type { Chunk } from '../engine.ts';
 
@@ -16,21 +17,32 @@ export interface RunLimits {
 export function planRuns(step: readonly Chunk[], limits: RunLimits): Chunk[][] {
   const runs: Chunk[][] = [];
   let run: Chunk[] = [];
-  let rows = 0;
-  let moved = 0;
-  let sequences = new Set<number>();
   for (const chunk of step) {
-    const ownMoved = countMovedPages(chunk.attention);
-    const fits = rows + chunk.tokens.length <= limits.rows && run.length < limits.chunks && moved + ownMoved <= MAX_MOVED_PAGES;
-    if (run.length > 0 && (!fits || sequences.has(chunk.sequenceId))) {
+    if (run.length > 0 && !mayJoin(run, chunk, limits)) {
       runs.push(run);
-      [run, rows, moved, sequences] = [[], 0, 0, new Set()];
+      run = [];
     }
     run.push(chunk);
-    sequences.add(chunk.sequenceId);
-    rows += chunk.tokens.length;
-    moved += ownMoved;
   }
   if (run.length > 0) runs.push(run);
   return runs;
+}
+
+function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, chunks }: RunLimits): boolean {
+  const total = run.reduce((sum, { tokens }) => sum + tokens.length, chunk.tokens.length);
+  const moved = run.reduce((sum, { attention }) => sum + countMovedPages(attention), countMovedPages(chunk.attention));
+  return total <= rows && run.length < chunks && moved <= MAX_MOVED_PAGES && continues(run.filter(({ sequenceId }) => sequenceId === chunk.sequenceId), chunk);
+}
+
+/** `before`: the sequence's chunks in the run, in order. */
+function continues(before: readonly Chunk[], chunk: Chunk): boolean {
+  const last = before.at(-1);
+  if (last === undefined) return true;
+  const follows = last.phase === 'prefill' && chunk.phase === 'prefill' && chunk.start === last.start + last.tokens.length && chunk.start % PAGE_TOKENS === 0;
+  // Copies of moved pages are made before the run: of what the run itself writes there is none yet.
+  return follows && !movesAny(chunk, new Set(chunk.pageTable.subarray(Math.floor(before[0]!.start / PAGE_TOKENS))));
+}
+
+function movesAny({ attention }: Chunk, pages: ReadonlySet<number>): boolean {
+  return attention.classes.some(({ fixed, positionDelta }) => positionDelta?.some((delta, i) => delta !== 0 && pages.has(fixed[i]!)) ?? false);
 }
