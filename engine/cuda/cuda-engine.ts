@@ -38,6 +38,8 @@ export interface CudaEngineOptions {
   /** Tokens of a step that memory is set aside for; longer ones take more. */
   readonly stepTokens: number;
   readonly libraries: SearchSettings;
+  /** false computes all attention by the instructions that every chip has: for tests of one against the other. */
+  readonly hopper?: boolean;
 }
 
 /** Free memory that is left for what the driver takes by itself. */
@@ -51,7 +53,7 @@ const MAX_RUN_ROWS = 8192;
 const MOST_GROUP = 64;
 const MOST_GRAPHS = 64;
 /** attend_hopper: query rows of a block, and the head widths that it is written for. */
-const HOPPER = { capability: 90, rows: 128, headDims: [64, 128] } as const;
+const HOPPER = { capability: 90, rows: 128, headDims: [64, 128], groupRows: 64 } as const;
 
 export class CudaEngine implements Engine {
   readonly spec: EngineSpec;
@@ -94,7 +96,7 @@ export class CudaEngine implements Engine {
     this.#workspace = new Workspace(this.device, this.memory);
     const { properties } = this.device;
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
-    this.#kernels = new Kernels(this.device, compiler, { type: precision, headDim: spec.headDim, hopper: false });
+    this.#kernels = new Kernels(this.device, compiler, { type: precision, headDim: spec.headDim, hopper: (options.hopper ?? true) && suitsHopper(spec, properties.capability) });
     this.#products = new MatrixProducts(CublasLt.open(libraries), {
       device: this.device, type: precision, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
     });
@@ -343,6 +345,10 @@ export class CudaEngine implements Engine {
     const partials = 4 * this.device.properties.multiprocessors * kvHeads * 64 * (headPad(headDim) + 2) * 4;
     return CudaOps.activationBytes(this.#model, stepTokens) + partials + 128 * this.#vocabStride * 4 + (256 << 20);
   }
+}
+
+function suitsHopper({ headDim, heads, kvHeads }: ModelSpec, capability: number): boolean {
+  return capability === HOPPER.capability && HOPPER.headDims.some((width) => width === headDim) && HOPPER.groupRows % (heads / kvHeads) === 0;
 }
 
 function runModel(spec: ModelSpec, rope: Rope, hopperRows: number | null): RunModel {

@@ -53,12 +53,14 @@ const ROW_THREADS = 256;
 const SILU_SPAN = 2048;
 const ATTEND_THREADS = 128;
 const HOPPER_THREADS = 384;
-/** Blocks of attention for each multiprocessor: two fit at a time; as many again even out unequal lists. */
-const BLOCKS_PER_MULTIPROCESSOR = 4;
+/** Attention of few lists is cut into one block for each multiprocessor: measured best at every depth. */
+const BLOCKS_PER_MULTIPROCESSOR = 1;
+const SCORE_BLOCKS_PER_MULTIPROCESSOR = 4;
 /** A part of a list with fewer pages costs more to join than it saves. */
 const LEAST_PAGES_PER_SPLIT = 2;
 const PAGES_PER_SCORE_BLOCK = 16;
-export const ATTEND_HOPPER_SHARED = 1024 + 5 * 128 * 64 * 2 * 2;
+/** ATTEND_HOPPER_SHARED of kernels/attend_hopper.cu for its two widths of heads. */
+const HOPPER_SHARED: Readonly<Record<number, number>> = { 64: 5 * 32768 + 160 + 1024, 128: 3 * 65536 + 96 + 1024 };
 
 export class CudaOps implements Ops<CudaValue> {
   readonly #parts: OpsParts;
@@ -205,7 +207,7 @@ export class CudaOps implements Ops<CudaValue> {
     const { sizes, maxCandidates } = this.#tables;
     const stride = scoreStride(maxCandidates);
     const scores = workspace.get('scores', sizes.scoreUnits * heads * stride * 4);
-    const blocks = Math.min(Math.ceil(stride / PAGES_PER_SCORE_BLOCK), Math.ceil(BLOCKS_PER_MULTIPROCESSOR * multiprocessors / (kvHeads * sizes.scoreUnits)));
+    const blocks = Math.min(Math.ceil(stride / PAGES_PER_SCORE_BLOCK), Math.ceil(SCORE_BLOCKS_PER_MULTIPROCESSOR * multiprocessors / (kvHeads * sizes.scoreUnits)));
     kernels.get('score').launch(
       { grid: [blocks, kvHeads, sizes.scoreUnits], block: [ATTEND_THREADS] },
       q.address, q.stride, kv.statistics(layer), this.#table('scoreUnits'), this.#table('chunks'), this.#table('lists'), this.#at.entries,
@@ -236,7 +238,7 @@ export class CudaOps implements Ops<CudaValue> {
     const { spec, kernels, kv } = this.#parts;
     const { layers, heads, kvHeads, headDim } = spec;
     kernels.attendHopper!.launch(
-      { grid: [this.#tables.sizes.hopperUnits, kvHeads], block: [HOPPER_THREADS], shared: ATTEND_HOPPER_SHARED },
+      { grid: [this.#tables.sizes.hopperUnits, kvHeads], block: [HOPPER_THREADS], shared: HOPPER_SHARED[headPad(headDim)]! },
       q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('hopperUnits'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(),
       layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));

@@ -5,19 +5,20 @@ import { CudaEngine } from '../../../engine/cuda/cuda-engine.ts';
 import type { ElementType } from '../../../engine/cuda/matrix-products.ts';
 import type { ModelSpec } from '../../../engine/model/spec.ts';
 import { Weights } from '../../../engine/model/weights.ts';
+import { makeReference } from '../engine-bench.ts';
 import { engineCases } from '../engine.cases.ts';
 import { fixtureCases } from '../fixtures.cases.ts';
-import { chunkOf, picking, randomText, readText, relativeError } from '../texts.ts';
+import { chunkOf, dense, picking, randomText, readText, relativeError, type Planner } from '../texts.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 
 const libraries = { folder: process.env['LONGSPAN_CUDA_LIBRARIES'] ?? '', environment: process.env };
 const reason = whyNoCuda(libraries);
 if (reason !== null) process.stderr.write(`skipped: the CUDA engine needs a device. ${reason}\n`);
 
-async function makeCuda({ dir, spec }: Pick<TinyModel, 'dir' | 'spec'>, pages: number, precision: ElementType = 'fp16'): Promise<CudaEngine> {
+async function makeCuda({ dir, spec }: Pick<TinyModel, 'dir' | 'spec'>, pages: number, precision: ElementType = 'fp16', hopper = true): Promise<CudaEngine> {
   const weights = await Weights.open(dir, spec);
   try {
-    return new CudaEngine({ spec, weights, headOrder: null, precision, pages: { exactly: pages }, stepTokens: 512, libraries });
+    return new CudaEngine({ spec, weights, headOrder: null, precision, pages: { exactly: pages }, stepTokens: 512, libraries, hopper });
   } finally {
     weights.close();
   }
@@ -31,6 +32,31 @@ describe.skipIf(reason !== null)('on a device', () => {
     new CudaEngine({ spec, weights, headOrder: null, precision, pages: { exactly: pages }, stepTokens: 512, libraries });
   describe('Hugging Face, fp16', () => { fixtureCases(fixtures('fp16'), { logits: 3e-2, margin: 0.03 }); });
   describe('Hugging Face, bf16', () => { fixtureCases(fixtures('bf16'), { logits: { relative: 3e-2 }, margin: 0.1 }); });
+
+  describe.each([[64, 2], [64, 8], [128, 1], [128, 4]])("attention with Hopper's instructions, heads of %i, %i for each KV head", (headDim, group) => {
+    const model = writeTinyModel({ headDim, heads: 2 * group, kvHeads: 2, hidden: 64, inner: 96, layers: 2 });
+    afterAll(() => { model.remove(); });
+
+    test.each<[string, Planner, number]>([['dense', dense, 333], ['dense, chunks of 200', dense, 200], ['picking', picking(3), 128]])('%s', async (_, planner, chunkTokens) => {
+      const text = randomText(1, 1000, { vocab: model.spec.vocab });
+      const wanted = await readText(await makeReference(model, 16), text, { planner, chunkTokens });
+      for (const hopper of [true, false]) {
+        const engine = await makeCuda(model, 16, 'fp16', hopper);
+        expect(relativeError(await readText(engine, text, { planner, chunkTokens }), wanted), hopper ? 'wgmma' : 'mma').toBeLessThan(planner === dense ? 0.01 : 0.05);
+        await engine.close();
+      }
+    });
+
+    test('a prompt in chunks that meet at page borders, in one step and in several', async () => {
+      const engine = await makeCuda(model, 32);
+      const text = randomText(1, 1000, { vocab: model.spec.vocab });
+      const cuts = Array.from({ length: 8 }, (_, i) => ({ start: 128 * i, end: Math.min(128 * (i + 1), 1000) }));
+      const together = (await engine.run(cuts.map((range) => chunkOf(engine, text, range, { planner: picking(3) })))).logits.flatMap((rows) => [...rows!]);
+      const alone = await readText(engine, { ...text, sequenceId: 2, pageTable: text.pageTable.map((page) => page + 16) }, { planner: picking(3), chunkTokens: 128 });
+      expect(relativeError(Float32Array.from(together), alone)).toBeLessThan(0.01);
+      await engine.close();
+    });
+  });
 
   describe('memory and recorded runs', () => {
     const model = writeTinyModel();
