@@ -12,6 +12,8 @@
 #define STEPS (HEAD_PAD / 16)
 #define TILES (HEAD_PAD / 8)
 #define PART_FLOATS (HEAD_PAD + 4)
+// The shares of all parts must fit where the stages were.
+#define MOST_SPLITS 192
 #define LOG2_E 1.4426950408889634f
 
 // The rows of a unit: row -> token of the chunk, and query head.
@@ -196,33 +198,75 @@ __device__ __forceinline__ void shareMix(Mix& mix, float* shared) {
   }
 }
 
-// Joins `count` mixes of a row, `stride` floats apart: four channels of the sum, maximum, total.
+// Joins the `count` mixes of a row that warps left in shared memory, `stride` floats apart: four channels of the sum,
+// maximum, total.
 struct Joined { float4 sum; float most, total; };
 
-__device__ __forceinline__ Joined joinMixes(const float* row, int count, int64 stride, int channel, float scale) {
+__device__ __forceinline__ void addScaled(float4& sum, const float4& x, float weight) {
+  sum.x += x.x * weight; sum.y += x.y * weight; sum.z += x.z * weight; sum.w += x.w * weight;
+}
+
+__device__ __forceinline__ Joined joinWarps(const float* row, int count, int stride, int channel, float scale) {
   Joined joined = {make_float4(0, 0, 0, 0), NEGATIVE_INFINITY, 0};
   for (int i = 0; i < count; i++) joined.most = fmaxf(joined.most, row[i * stride + HEAD_PAD]);
-#pragma unroll 4
   for (int i = 0; i < count; i++) {
-    const float* mix = row + i * stride;
-    const float2 ends = *(const float2*)(mix + HEAD_PAD);
-    // An empty part's sums were not written.
-    if (ends.y == 0) continue;
-    const float weight = exp2Fast((ends.x - joined.most) * scale);
-    const float4 sum = *(const float4*)(mix + channel);
-    joined.sum.x += sum.x * weight; joined.sum.y += sum.y * weight; joined.sum.z += sum.z * weight; joined.sum.w += sum.w * weight;
+    const float2 ends = *(const float2*)(row + i * stride + HEAD_PAD);
+    const float weight = ends.y == 0 ? 0 : exp2Fast((ends.x - joined.most) * scale);
+    addScaled(joined.sum, *(const float4*)(row + i * stride + channel), weight);
     joined.total += ends.y * weight;
   }
   return joined;
 }
 
-__device__ __forceinline__ void storeRow(element* out, const Rows& rows, int row, int channel, const Joined& joined) {
+__device__ __forceinline__ void storeRow(element* out, const Rows& rows, int row, int channel, const float4& mixed) {
   element* to = out + ((int64)(rows.stepRow + tokenOf(rows, row)) * rows.heads + headOf(rows, row)) * HEAD_DIM + channel;
-  const float share = 1 / joined.total;
-  const uint32 low = packElements(joined.sum.x * share, joined.sum.y * share);
-  const uint32 high = packElements(joined.sum.z * share, joined.sum.w * share);
-  if (channel < HEAD_DIM) *(uint32*)to = low;
-  if (channel + 2 < HEAD_DIM) *(uint32*)(to + 2) = high;
+  if (channel < HEAD_DIM) *(uint32*)to = packElements(mixed.x, mixed.y);
+  if (channel + 2 < HEAD_DIM) *(uint32*)(to + 2) = packElements(mixed.z, mixed.w);
+}
+
+// The share that each part has in a row: [rows, splits], in shared memory. A warp for a row, a lane for a part.
+__device__ __forceinline__ void shareOut(float* shares, const float* parts, int numRows, int splits, float scale) {
+  const int lane = threadIdx.x % WARP;
+  for (int row = threadIdx.x / WARP; row < numRows; row += WARPS) {
+    float2 ends[MOST_SPLITS / WARP];
+    float most = NEGATIVE_INFINITY, total = 0;
+#pragma unroll
+    for (int i = 0; i < MOST_SPLITS / WARP; i++) {
+      const int part = i * WARP + lane;
+      ends[i] = part < splits ? *(const float2*)(parts + ((int64)part * UNIT_ROWS + row) * PART_FLOATS + HEAD_PAD) : make_float2(NEGATIVE_INFINITY, 0);
+      most = fmaxf(most, ends[i].x);
+    }
+    for (int step = WARP / 2; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, step));
+#pragma unroll
+    for (int i = 0; i < MOST_SPLITS / WARP; i++) {
+      ends[i].x = ends[i].y == 0 ? 0 : exp2Fast((ends[i].x - most) * scale);
+      total += ends[i].x * ends[i].y;
+    }
+    total = sumOverLanes(total, WARP);
+#pragma unroll
+    for (int i = 0; i < MOST_SPLITS / WARP; i++) {
+      if (i * WARP + lane < splits) shares[row * splits + i * WARP + lane] = ends[i].x / total;
+    }
+  }
+}
+
+// Joins the parts of a unit's rows and stores them. The sums of an empty part were not written: its share is 0.
+__device__ __forceinline__ void joinParts(element* out, const Rows& rows, const float* parts, int splits, float scale, float* shares) {
+  shareOut(shares, parts, rows.numRows, splits, scale);
+  __syncthreads();
+  for (int i = threadIdx.x; i < rows.numRows * (HEAD_PAD / 4); i += THREADS) {
+    const int row = i / (HEAD_PAD / 4), channel = i % (HEAD_PAD / 4) * 4;
+    const float* part = parts + row * PART_FLOATS + channel;
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+    for (int split = 0; split < splits; split++) {
+      const float share = shares[row * splits + split];
+      float4 x = *(const float4*)(part + (int64)split * UNIT_ROWS * PART_FLOATS);
+      if (share == 0) x = make_float4(0, 0, 0, 0);
+      addScaled(sum, x, share);
+    }
+    storeRow(out, rows, row, channel, sum);
+  }
 }
 
 // True in the block that is the last of its unit to come here; what the others wrote before is then visible.
@@ -269,19 +313,16 @@ __device__ __forceinline__ void attendPart(const Attention& attention, const Fin
       continue;
     }
     const float* shared = (const float*)stages + row * PART_FLOATS;
-    const Joined joined = joinMixes(shared, WARPS / WARPS_ON_ROWS, WARPS_ON_ROWS * TILE_ROWS * PART_FLOATS, channel, scale);
+    const Joined joined = joinWarps(shared, WARPS / WARPS_ON_ROWS, WARPS_ON_ROWS * TILE_ROWS * PART_FLOATS, channel, scale);
     if (splits == 1) {
-      storeRow(out, rows, row, channel, joined);
+      const float share = 1 / joined.total;
+      storeRow(out, rows, row, channel, make_float4(joined.sum.x * share, joined.sum.y * share, joined.sum.z * share, joined.sum.w * share));
       continue;
     }
     *(float4*)(part + channel) = joined.sum;
     if (channel == 0) *(float2*)(part + HEAD_PAD) = make_float2(joined.most, joined.total);
   }
-  if (splits == 1 || !isLastPart(counter, splits)) return;
-  for (int i = threadIdx.x; i < rows.numRows * (HEAD_PAD / 4); i += THREADS) {
-    const int row = i / (HEAD_PAD / 4), channel = i % (HEAD_PAD / 4) * 4;
-    storeRow(out, rows, row, channel, joinMixes(parts + row * PART_FLOATS, splits, (int64)UNIT_ROWS * PART_FLOATS, channel, scale));
-  }
+  if (splits > 1 && isLastPart(counter, splits)) joinParts(out, rows, parts, splits, scale, (float*)stages);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -293,18 +334,20 @@ attend(const element* q, int rowStride, element* out, const element* keys, const
   element* stages = (element*)shared;
   const int kvHead = blockIdx.y, unit = blockIdx.z, heads = kvHeads * group;
   const int4 at = *(const int4*)(units + unit * 4);
-  if (at.x < 0) return;
+  if (at.x < 0) return awaitInputs();
   const Chunk chunk = readChunk(chunks, at.x);
   const List list = readList(lists, classOf, chunk, layer * kvHeads + kvHead);
   // Units of members exist where query heads pick for themselves; of a shared list the first takes all rows.
   const int member = list.perQueryHead ? at.z : 0;
-  if (!list.perQueryHead && at.z > 0) return;
+  if (!list.perQueryHead && at.z > 0) return awaitInputs();
   const int rowGroup = list.perQueryHead ? 1 : group;
   const int firstRow = at.y * UNIT_ROWS;
   const Rows rows = {min(UNIT_ROWS, chunk.tokens * rowGroup - firstRow), firstRow, rowGroup, kvHead * group + member, heads, chunk.firstRow};
-  if (rows.numRows <= 0) return;
+  if (rows.numRows <= 0) return awaitInputs();
   const int* picked = selection + (list.pick > 0 ? selectionOffset(chunk.pickSlot, layer, layers, kvHead * group + member, heads, maxPick) : 0);
   const FinishedList finished = finishList(chunk, list, entries, entryPositions, picked, tokenOf(rows, rows.numRows - 1));
+  letNextBegin();
+  awaitInputs();
   const Attention attention = {keys, values, kvHead, kvHeads, window, scale};
   const int64 counter = (int64)unit * kvHeads + kvHead;
   float* parts = partials + counter * gridDim.x * UNIT_ROWS * PART_FLOATS;

@@ -271,15 +271,17 @@ attend_hopper(const element* q, int rowStride, element* out, const element* keys
   extern __shared__ eight shared[];
   const int unit = blockIdx.x, kvHead = blockIdx.y, heads = kvHeads * group;
   const int4 at = *(const int4*)(units + unit * 4);
-  if (at.x < 0) return;
+  if (at.x < 0) return awaitInputs();
   const Chunk chunk = readChunk(chunks, at.x);
   const List list = readList(lists, classOf, chunk, layer * kvHeads + kvHead);
   const int firstRow = at.y * UNIT_ROWS;
-  if (firstRow >= chunk.tokens * group) return;
+  if (firstRow >= chunk.tokens * group) return awaitInputs();
   const int lastToken = min((firstRow + UNIT_ROWS - 1) / group, chunk.tokens - 1);
   const int* picked = selection + (list.pick > 0 ? selectionOffset(chunk.pickSlot, layer, layers, kvHead * group, heads, maxPick) : 0);
   const FinishedList finished = finishList(chunk, list, entries, entryPositions, picked, lastToken);
 
+  letNextBegin();
+  awaitInputs();
   const uint32 base = (sharedAddress(shared) + 1023) / 1024 * 1024;
   const Ring ring = {base, base + STAGES * 2 * PAIR};
   if (threadIdx.x == 0) {

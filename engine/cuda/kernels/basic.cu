@@ -7,6 +7,8 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 embed(const element* table, const int* tokens, float* out, int hidden) {
+  letNextBegin();
+  awaitInputs();
   const int token = tokens[blockIdx.x];
   float* to = out + (int64)blockIdx.x * hidden;
   if (token < 0) {
@@ -39,6 +41,8 @@ __device__ __forceinline__ void normalizeRow(const float* x, const element* weig
 extern "C" __global__ void __launch_bounds__(THREADS)
 rms_norm(const float* x, const element* weight, element* out, int hidden, float eps) {
   __shared__ float scratch[THREADS / WARP];
+  letNextBegin();
+  awaitInputs();
   const float* from = x + (int64)blockIdx.x * hidden;
   float squares = 0;
   if (hidden % 8 == 0) {
@@ -62,6 +66,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 add_norm(float* x, const element* delta, const element* weight, element* out, const int* rowIds, int hidden, float eps) {
   __shared__ float scratch[THREADS / WARP];
   const int row = rowIds == nullptr ? (int)blockIdx.x : rowIds[blockIdx.x];
+  letNextBegin();
+  awaitInputs();
   element* to = out + (int64)blockIdx.x * hidden;
   if (row < 0) {
     for (int i = threadIdx.x; i < hidden; i += THREADS) to[i] = toElement(0);
@@ -119,6 +125,8 @@ __device__ __forceinline__ float gated(float gate, float up) { return gate / (1.
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 silu_mul(const element* gateUp, element* out, int inner) {
+  letNextBegin();
+  awaitInputs();
   const element* gate = gateUp + (int64)blockIdx.x * 2 * inner;
   const element* up = gate + inner;
   element* to = out + (int64)blockIdx.x * inner;

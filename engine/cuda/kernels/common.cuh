@@ -85,3 +85,19 @@ __device__ __forceinline__ float sumOverBlock(float x, float* scratch) {
   for (int warp = 0; warp < (int)(blockDim.x / WARP); warp++) total += scratch[warp];
   return total;
 }
+
+// Programmatic launch (Hopper): a kernel may begin while the one before it still runs. What an earlier kernel of the
+// stream wrote may be read after awaitInputs only; weights and the description of the step may be read before. Every
+// block comes to awaitInputs, if only to leave: else a kernel could end before those that it stands between. Launched in
+// the ordinary way both do nothing.
+__device__ __forceinline__ void awaitInputs() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void letNextBegin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}

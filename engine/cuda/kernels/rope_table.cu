@@ -4,6 +4,8 @@
 
 extern "C" __global__ void rope_table(const double* frequencies, const int* frequencyRow, const int* positions,
                                       float* out, int pairs, float factor) {
+  letNextBegin();
+  awaitInputs();
   const int row = blockIdx.x;
   const double* own = frequencies + (int64)(frequencyRow == nullptr ? 0 : frequencyRow[row]) * pairs;
   for (int pair = threadIdx.x; pair < pairs; pair += blockDim.x) {

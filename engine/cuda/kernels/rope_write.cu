@@ -144,7 +144,9 @@ rope_write(element* qkv, int rowStride, const element* bias, const element* qNor
            int kvHeads, int group) {
   const int4 run = *(const int4*)(runs + blockIdx.x * 4);
   const int firstRow = run.x, count = run.y, tail = run.w;
-  if (count == 0) return;
+  if (count == 0) return awaitInputs();
+  letNextBegin();
+  awaitInputs();
   const int page = run.z / PAGE_TOKENS, slot = run.z % PAGE_TOKENS;
   const int kvHead = blockIdx.y, heads = kvHeads * group;
   __shared__ alignas(16) element logical[LOGICAL_TOKENS * HEAD_DIM];

@@ -128,10 +128,12 @@ score(const element* q, int rowStride, const element* statistics, const int* sco
       const int* lists, const int* entries, const uint8* classOf, float* scores, int maxCandidates,
       int layer, int kvHeads, int group) {
   const int unit = blockIdx.z, kvHead = blockIdx.y;
-  if (scoreUnits[unit] < 0) return;
+  if (scoreUnits[unit] < 0) return awaitInputs();
   const Chunk chunk = readChunk(chunks, scoreUnits[unit]);
   const List list = readList(lists, classOf, chunk, layer * kvHeads + kvHead);
-  if (chunk.fresh == 0 || list.pick == 0 || list.pick == list.numCandidates) return;
+  if (chunk.fresh == 0 || list.pick == 0 || list.pick == list.numCandidates) return awaitInputs();
+  letNextBegin();
+  awaitInputs();
   const Asking asking = {q + (int64)chunk.firstRow * rowStride + kvHead * group * HEAD_DIM, rowStride, group, chunk.askTokens * group};
   float* own = scores + ((int64)unit * kvHeads + kvHead) * group * maxCandidates;
   for (int first = blockIdx.x * PAGES_PER_BLOCK; first < list.numCandidates; first += gridDim.x * PAGES_PER_BLOCK) {

@@ -7,7 +7,9 @@
 extern "C" __global__ void __launch_bounds__(128)
 turn_pages(element* keys, element* values, int64 layerStride, const int* moves, const float* ropeTable, int kvHeads) {
   const int4 move = *(const int4*)(moves + blockIdx.x * 4);
-  if (move.y < 0) return;
+  if (move.y < 0) return awaitInputs();
+  letNextBegin();
+  awaitInputs();
   const int64 from = blockIdx.z * layerStride + pageOffset(move.x, blockIdx.y, kvHeads);
   const int64 to = blockIdx.z * layerStride + pageOffset(move.y, blockIdx.y, kvHeads);
   const float* turns = ropeTable + (int64)move.z * HEAD_DIM;
