@@ -4,7 +4,7 @@
 #define HEAD_DIM 64
 #include "page.cuh"
 
-#define THREADS 512
+#define THREADS 256
 #define WARPS (THREADS / WARP)
 // Ranks that stay in shared memory; those beyond are made anew.
 #define KEPT 8192
