@@ -225,7 +225,7 @@ export class CudaOps implements Ops<CudaValue> {
     const splits = this.splits;
     const pad = headPad(headDim);
     const stages = pad === 256 ? 2 : 3;
-    const partials = workspace.get('partials', splits === 1 ? 1 : units * kvHeads * splits * 64 * (pad + 2) * 4);
+    const partials = workspace.get('partials', splits === 1 ? 1 : units * kvHeads * splits * 64 * (pad + 4) * 4);
     const counters = workspace.get('counters', units * kvHeads * 4, { cleared: true });
     kernels.get('attend').launch(
       { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad },
