@@ -13,6 +13,13 @@ export class Random {
     for (let i = 0; i < 4; i++) this.#state[i] = splitmix32((i % 2 === 0 ? low : high) + Math.imul(i + 1, 0x9e3779b9));
   }
 
+  /** One that will give the same numbers from here on. */
+  copy(): Random {
+    const copy = new Random(0);
+    copy.#state.set(this.#state);
+    return copy;
+  }
+
   /** Uniform in [0, 1), 53 bits. */
   next(): number {
     const high = this.#next32() >>> 5;

@@ -8,7 +8,7 @@ import type { Sampler } from '../sampler.ts';
 
 /** One text to go on with. */
 export interface DraftRequest {
-  /** Stable per sequence: keys what a drafter keeps of it between calls. */
+  /** Stable per sequence, 0 or more: keys what a drafter keeps of it between calls. */
   readonly sequenceId: number;
   /** Prompt, generated tokens, and what higher levels have proposed since: its last token is in no KV memory. [n] */
   readonly text: Int32Array;
@@ -19,8 +19,17 @@ export interface DraftRequest {
   readonly pageTable: Int32Array;
   /** Tokens wanted, at least 1. */
   readonly maxTokens: number;
+  /** What a drafter with a text of its own reads before the generated tokens; empty when there is none. */
+  readonly draftPrompt: Int32Array;
   /** A fork of the sequence's sampler that stands at the end of `text`; the drafter may advance it. */
   readonly sampler: Sampler;
+}
+
+/** What a level below the one that is asked did for a draft. */
+export interface LevelCount {
+  readonly level: string;
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
 }
 
 /** What is proposed. Empty when the drafter has nothing to say, or is not ready yet. */
@@ -32,11 +41,31 @@ export interface Draft {
    * mass is on the token. [m] of [vocab]
    */
   readonly distributions: readonly (Float64Array | null)[];
+  /** Lowest first; empty for a drafter that verifies nobody. */
+  readonly below: readonly LevelCount[];
+  /** Why it is empty, for the reader of the metrics; null when it is not. */
+  readonly reason: string | null;
 }
 
 export interface Drafter {
-  /** One draft for each request, in order. Requests go through the drafter's passes together. Not reentrant. */
+  /** Its name in the metrics: 'ngram', 'model', 'middle' or 'rapid'. */
+  readonly level: string;
+  /**
+   * One draft for each request, in order. Requests go through the drafter's passes together. What it wrote to the
+   * sequences' own pages is taken back before it returns. Not reentrant.
+   */
   draft(requests: readonly DraftRequest[]): Promise<readonly Draft[]>;
   /** Drops what is kept of a sequence, pages included. Idempotent. */
   forget(sequenceId: number): void;
+  /** Pages of the target's KV memory that it holds for texts of its own; it can do without them. */
+  readonly heldPages: number;
+  /** Gives all of them back; drafting begins anew. */
+  releasePages(): void;
+}
+
+const NONE = new Int32Array(0);
+
+/** Nothing to propose, and why. */
+export function emptyDraft(reason: string): Draft {
+  return { tokens: NONE, distributions: [], below: [], reason };
 }

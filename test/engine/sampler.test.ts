@@ -9,7 +9,7 @@ const off: SamplerSettings = {
 const scratch = newSamplerScratch(VOCAB);
 
 function sampler(settings: Partial<SamplerSettings> = {}, context: Partial<SamplerContext> = {}): Sampler {
-  return new Sampler({ ...off, ...settings }, { seed: 1, promptIds: new Int32Array(0), stopTokenIds: [], minTokens: 0, scratch, ...context });
+  return new Sampler({ ...off, ...settings }, { seed: 1, promptIds: new Int32Array(0), stopTokenIds: [], minTokens: 0, reproducible: false, scratch, ...context });
 }
 
 /** Logits of a spread that real models have, with some ties. */

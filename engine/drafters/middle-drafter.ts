@@ -1,0 +1,168 @@
+/**
+ * TriForce's middle level (arXiv 2404.11912): the target itself over a short list of pages, picked anew for each draft
+ * and kept for its length, drafts for the target over the whole text. What a lower drafter proposes it verifies
+ * itself, by the same rule as the target (the release samples a rejected token from the wrong distribution there);
+ * without one it draws token by token. Its list is a page list like any other, so it has no cache that could grow old
+ * (the release never rebuilds its own). It writes keys and values of drafted tokens to the sequence's own pages,
+ * approximations, and takes them back: the target's pass writes them anew. Made by create.ts.
+ */
+import type { Chunk, Engine } from '../engine.ts';
+import { PAGE_TOKENS, type AttentionPlan, type PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
+import type { Sampler } from '../sampler.ts';
+import { drawDraft, verify, type DraftedToken } from '../verify.ts';
+import { emptyDraft, type Draft, type Drafter, type DraftRequest, type LevelCount } from './drafter.ts';
+
+export interface MiddleDrafterParts {
+  readonly engine: Engine;
+  /** The short list. Decode plans of it pick by one query head group, so that a chunk may have several tokens. */
+  readonly policy: PageListPolicy;
+  /** null: every token is the middle level's own. */
+  readonly lower: Drafter | null;
+  /** Most tokens that the lower drafter proposes for one pass. */
+  readonly lowerTokens: number;
+}
+
+export class MiddleDrafter implements Drafter {
+  readonly level = 'middle';
+  readonly #parts: MiddleDrafterParts;
+
+  constructor(parts: MiddleDrafterParts) {
+    this.#parts = parts;
+  }
+
+  get heldPages(): number {
+    return this.#parts.lower?.heldPages ?? 0;
+  }
+
+  async draft(requests: readonly DraftRequest[]): Promise<readonly Draft[]> {
+    const texts = requests.map((request) => new DraftedText(request));
+    try {
+      for (let open = texts; open.length > 0; open = open.filter(({ wanted }) => wanted > 0)) await this.#pass(open);
+    } finally {
+      for (const { request, begin } of texts) this.#parts.engine.truncate(request, begin);
+    }
+    return texts.map((text) => text.toDraft(this.#parts.lower));
+  }
+
+  forget(sequenceId: number): void {
+    this.#parts.lower?.forget(sequenceId);
+  }
+
+  releasePages(): void {
+    this.#parts.lower?.releasePages();
+  }
+
+  /** One pass of the middle level for all texts: it verifies what is below and draws one token more. */
+  async #pass(texts: readonly DraftedText[]): Promise<void> {
+    const { engine } = this.#parts;
+    const proposals = await this.#propose(texts);
+    const result = await engine.run(texts.map((text, i) => this.#chunk(text, proposals[i]!.tokens)));
+    texts.forEach((text, i) => {
+      const numComputed = text.verify(proposals[i]!, result.logits[i]!, engine.spec.vocab);
+      if (numComputed <= proposals[i]!.tokens.length) engine.truncate(text.request, text.computed);
+    });
+  }
+
+  /** A pass draws a token more than it verifies, so one less is proposed than is wanted. */
+  async #propose(texts: readonly DraftedText[]): Promise<readonly Draft[]> {
+    const { lower, lowerTokens } = this.#parts;
+    const proposals = texts.map(() => NOTHING);
+    if (lower === null) return proposals;
+    const asking = texts.flatMap((text, i) => (text.wanted > 1 ? [i] : []));
+    const drafts = await lower.draft(asking.map((i) => texts[i]!.requestBelow(lowerTokens)));
+    asking.forEach((index, i) => { proposals[index] = drafts[i]!; });
+    return proposals;
+  }
+
+  #chunk({ request, tokens, computed, begin }: DraftedText, proposed: Int32Array): Chunk {
+    const { sequenceId, pageTable, promptTokens } = request;
+    const chunk = new Int32Array(1 + proposed.length);
+    chunk[0] = tokens.at(-1) ?? request.text.at(-1)!;
+    chunk.set(proposed, 1);
+    const plan = this.#parts.policy.plan(pageTable, computed, chunk.length, 'decode');
+    return { phase: 'decode', sequenceId, tokens: chunk, start: computed, pageTable, attention: kept(plan, computed, begin), promptTokens, logits: 'all' };
+  }
+}
+
+const NOTHING = emptyDraft('nothing was asked');
+
+/** Picked at the beginning of a draft, and where a page has become a candidate; the same pages in between. */
+function kept(plan: AttentionPlan, start: number, begin: number): AttentionPlan {
+  return { ...plan, selection: start === begin || start % PAGE_TOKENS === 0 ? 'fresh' : 'reuse' };
+}
+
+/** One text while it is drafted for: what it has so far, and what the levels did. */
+class DraftedText {
+  readonly request: DraftRequest;
+  /** Position of the first token that is in no KV memory. */
+  readonly begin: number;
+  /** The same, with what was drafted. */
+  computed: number;
+  readonly tokens: number[] = [];
+  readonly #distributions: (Float64Array | null)[] = [];
+  /** The counts of the levels below the one below, by name. */
+  readonly #below = new Map<string, LevelCount>();
+  readonly #sampler: Sampler;
+  #proposed = 0;
+  #accepted = 0;
+
+  constructor(request: DraftRequest) {
+    this.request = request;
+    this.begin = request.text.length - 1;
+    this.computed = this.begin;
+    this.#sampler = request.sampler;
+  }
+
+  get wanted(): number {
+    return this.request.maxTokens - this.tokens.length;
+  }
+
+  requestBelow(lowerTokens: number): DraftRequest {
+    const { text } = this.request;
+    const whole = new Int32Array(text.length + this.tokens.length);
+    whole.set(text);
+    whole.set(this.tokens, text.length);
+    return { ...this.request, text: whole, maxTokens: Math.min(lowerTokens, this.wanted - 1), sampler: this.#sampler.fork() };
+  }
+
+  /** Takes over what the rows of logits uphold, and the token after it. [proposal + 1, vocab] -> tokens whose keys are right. */
+  verify(proposal: Draft, logits: Float32Array, vocab: number): number {
+    const rows = (index: number): Float32Array => logits.subarray(index * vocab, (index + 1) * vocab);
+    const { tokens, distributions, below } = proposal;
+    for (const count of below) this.#below.set(count.level, added(this.#below.get(count.level), count));
+    this.#proposed += tokens.length;
+    for (let i = 0; i < tokens.length; i++) {
+      const { token, accepted } = this.#verifyOne(rows(i), { token: tokens[i]!, distribution: distributions[i]! });
+      this.computed++;
+      if (accepted) this.#accepted++;
+      else return i + 1;
+      if (token !== tokens[i]) throw new Error(`accepted token ${tokens[i]} became ${token}`);
+    }
+    this.#take(drawDraft(rows(tokens.length), this.#sampler));
+    this.computed++;
+    return tokens.length + 1;
+  }
+
+  toDraft(lower: Drafter | null): Draft {
+    const own = lower === null ? [] : [{ level: lower.level, draftedTokens: this.#proposed, acceptedTokens: this.#accepted }];
+    return { tokens: Int32Array.from(this.tokens), distributions: this.#distributions, below: [...this.#below.values(), ...own], reason: null };
+  }
+
+  /** Whether kept or replaced, a verified token has the middle level's distribution. */
+  #verifyOne(row: Float32Array, drafted: DraftedToken) {
+    const verdict = verify(row, drafted, this.#sampler);
+    const distribution = this.#sampler.isForeseen ? null : this.#sampler.distribution(row);
+    this.#take({ token: verdict.token, distribution });
+    return verdict;
+  }
+
+  #take({ token, distribution }: DraftedToken): void {
+    this.tokens.push(token);
+    this.#distributions.push(distribution);
+    this.#sampler.accept(token);
+  }
+}
+
+function added(sum: LevelCount | undefined, { level, draftedTokens, acceptedTokens }: LevelCount): LevelCount {
+  return { level, draftedTokens: draftedTokens + (sum?.draftedTokens ?? 0), acceptedTokens: acceptedTokens + (sum?.acceptedTokens ?? 0) };
+}
