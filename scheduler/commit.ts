@@ -1,13 +1,14 @@
 /**
  * What follows from a step that was run: chunks count as computed, full pages are shared, pages read no
- * more go back, tokens are drawn, and sequences that have all they asked for end. Knows no queue and does
- * no planning. Called by loop.ts after each step.
+ * more go back, tokens are drawn or drafted ones verified, and sequences that have all they asked for end. Plain
+ * decoding is the case of no draft. Knows no queue and does no planning. Called by loop.ts after each step.
  */
 import type { Engine, StepResult } from '../engine/engine.ts';
 import { scoreToken } from '../engine/logprobs.ts';
+import { verify, type DraftedToken } from '../engine/verify.ts';
 import type { KvCache } from '../kvcache/kv-cache.ts';
 import type { LiveSequences } from './live-sequences.ts';
-import type { TokenLogprob } from './messages.ts';
+import type { FinishReason, TokenLogprob } from './messages.ts';
 import type { Outbox } from './outbox.ts';
 import type { Sequence } from './sequence.ts';
 import type { PlannedChunk } from './step-plan.ts';
@@ -21,6 +22,20 @@ export interface CommitParts {
   readonly outbox: Outbox;
   /** Longest text of a sequence that keeps all its pages. */
   readonly maxModelLen: number;
+}
+
+interface End {
+  readonly reason: FinishReason;
+  readonly stopToken: number | null;
+}
+
+/** What one chunk gave its sequence. */
+class Gains {
+  /** With the stop token, which is not in `tokens`. */
+  numDrawn = 0;
+  readonly tokens: number[] = [];
+  readonly logprobs: TokenLogprob[] = [];
+  end: End | null = null;
 }
 
 /** Virtual tokens of fair queueing: a decoded token costs about twice a prefilled one (VTC's weights). */
@@ -40,17 +55,15 @@ export class Commit {
       const { sequence } = chunk;
       if (sequence.state === 'ended') return;
       this.#count(chunk);
-      this.#advance(chunk);
-      const logits = result.logits[i] ?? null;
-      if (logits !== null) this.#read(chunk, logits, nowMs);
+      this.#read(chunk, result.logits[i] ?? null, nowMs);
       const isPrefillEnd = chunk.phase === 'prefill' && plan[i + 1]?.sequence !== sequence;
       if (isPrefillEnd && sequence.request.progress && sequence.leader === null) this.#reportProgress(sequence, nowMs);
     });
   }
 
-  #advance({ sequence, tokens }: PlannedChunk): void {
+  #advance(sequence: Sequence, tokens: number): void {
     const { kv } = this.#parts;
-    sequence.computed += tokens.length;
+    sequence.computed += tokens;
     sequence.highWater = Math.max(sequence.highWater, sequence.computed);
     kv.commit(sequence.pages!, sequence.text, sequence.shareableTokens);
     kv.releaseRange(sequence.pages!, sequence.policy.releasablePages(sequence.computed));
@@ -70,15 +83,42 @@ export class Commit {
   }
 
   /** A sequence whose logits are rubbish fails alone; the error is its reader's answer. */
-  #read(chunk: PlannedChunk, logits: Float32Array, nowMs: number): void {
+  #read(chunk: PlannedChunk, logits: Float32Array | null, nowMs: number): void {
     const { sequence } = chunk;
     try {
-      if (chunk.logits === 'all') this.#scorePrompt(chunk, logits);
-      if (sequence.remaining === 0) this.#next(sequence, logits.subarray(logits.length - this.#vocab), nowMs);
+      if (chunk.phase === 'decode' && logits !== null) this.#decode(chunk, logits, nowMs);
+      else this.#prefill(chunk, logits, nowMs);
     } catch (error) {
       if (sequence.state === 'ended') throw error;
       this.#parts.live.fail(sequence, 'engine_failed', error instanceof Error ? error.message : String(error));
     }
+  }
+
+  #prefill(chunk: PlannedChunk, logits: Float32Array | null, nowMs: number): void {
+    const { sequence, tokens } = chunk;
+    this.#advance(sequence, tokens.length);
+    if (logits === null) return;
+    if (chunk.logits === 'all') this.#scorePrompt(chunk, logits);
+    const gains = new Gains();
+    if (sequence.remaining === 0) gains.end = this.#next(sequence, { row: logits.subarray(logits.length - this.#vocab), drafted: null }, gains);
+    this.#tell(sequence, gains, nowMs);
+  }
+
+  /**
+   * Row by row for as long as the chunk's tokens are those of the text: a drafted one is once its row has upheld it.
+   * What was computed past that is taken back.
+   */
+  #decode({ sequence, tokens, start, drafted }: PlannedChunk, logits: Float32Array, nowMs: number): void {
+    const gains = new Gains();
+    for (let i = 0; i < tokens.length && gains.end === null && sequence.text[start + i] === tokens[i]; i++) {
+      this.#advance(sequence, 1);
+      const row = logits.subarray(i * this.#vocab, (i + 1) * this.#vocab);
+      gains.end = this.#next(sequence, { row, drafted: drafted[i] ?? null }, gains);
+    }
+    if (sequence.computed < start + tokens.length) {
+      this.#parts.engine.truncate({ sequenceId: sequence.id, pageTable: sequence.pages!.table.entries }, sequence.computed);
+    }
+    this.#tell(sequence, gains, nowMs);
   }
 
   /** Row i tells of the token after position start + i. */
@@ -93,26 +133,35 @@ export class Commit {
     if (sequence.computed >= promptTokens) this.#parts.outbox.push({ type: 'prompt', id: request.id, logprobs: promptScores });
   }
 
-  /** Draws a token and ends the sequence if it was the last. */
-  #next(sequence: Sequence, row: Float32Array, nowMs: number): void {
-    const { live } = this.#parts;
-    const stopToken = sequence.request.maxTokens === 0 ? null : this.#draw(sequence, row, nowMs);
-    if (stopToken !== null) live.finish(sequence, { reason: 'stop', stopToken }, nowMs);
-    else if (this.#isFull(sequence)) live.finish(sequence, { reason: 'length', stopToken: null }, nowMs);
+  /** Adds the token of a row to the text and to `gains`. -> how the sequence ends, if it does */
+  #next(sequence: Sequence, at: { row: Float32Array; drafted: DraftedToken | null }, gains: Gains): End | null {
+    const { request, sampler } = sequence;
+    if (request.maxTokens > 0) {
+      const token = this.#token(sequence, at);
+      gains.numDrawn++;
+      if (request.stopTokenIds.includes(token)) return { reason: 'stop', stopToken: token };
+      sampler.accept(token);
+      sequence.append(token);
+      gains.tokens.push(token);
+      if (request.logprobs !== null) gains.logprobs.push(scoreToken(at.row, token, request.logprobs));
+    }
+    return this.#isFull(sequence) ? { reason: 'length', stopToken: null } : null;
   }
 
-  /** Appends and reports a token; returns it instead if it is a stop token. */
-  #draw(sequence: Sequence, row: Float32Array, nowMs: number): number | null {
-    const { request, sampler, choice } = sequence;
-    const token = sampler.sample(row);
-    sequence.record.tokenAt(nowMs);
-    if (request.stopTokenIds.includes(token)) return token;
+  #token({ sampler, speculation, request }: Sequence, { row, drafted }: { row: Float32Array; drafted: DraftedToken | null }): number {
+    if (drafted === null) return sampler.sample(row);
+    const { token, accepted } = verify(row, drafted, sampler, request.speculation.eta);
+    speculation!.compared(accepted);
+    if (accepted) this.#parts.outbox.count('acceptedTokens', 1);
+    return token;
+  }
 
-    sampler.accept(token);
-    sequence.append(token);
-    const logprobs: TokenLogprob[] | null = request.logprobs === null ? null : [scoreToken(row, token, request.logprobs)];
-    this.#parts.outbox.push({ type: 'tokens', id: request.id, choice, tokens: [token], logprobs });
-    return null;
+  #tell(sequence: Sequence, { numDrawn, tokens, logprobs, end }: Gains, nowMs: number): void {
+    const { live, outbox } = this.#parts;
+    const { request, choice } = sequence;
+    for (let i = 0; i < numDrawn; i++) sequence.record.tokenAt(nowMs);
+    if (tokens.length > 0) outbox.push({ type: 'tokens', id: request.id, choice, tokens, logprobs: request.logprobs === null ? null : logprobs });
+    if (end !== null) live.finish(sequence, end, nowMs);
   }
 
   /** A streaming text is as long as it was asked to be: its memory stays constant. */

@@ -40,6 +40,7 @@ export class EngineHost {
       this.#die(error);
     }
     await this.#parts.engine.close();
+    await this.#parts.draftEngine?.close();
   }
 
   /** Messages that have arrived are let in between two steps. */

@@ -14,6 +14,7 @@ import { PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
 import type { PrefixMatch } from '../kvcache/prefix-tree.ts';
 import type { FailureCode, FinishReason, GenerationRequest } from './messages.ts';
 import { byRank } from './order.ts';
+import type { Drafting } from './drafting.ts';
 import type { Outbox } from './outbox.ts';
 import { Sequence, type Submission } from './sequence.ts';
 import type { Tenants } from './tenants.ts';
@@ -23,6 +24,7 @@ export interface LiveSequencesParts {
   readonly kv: KvCache;
   readonly tenants: Tenants;
   readonly outbox: Outbox;
+  readonly drafting: Pick<Drafting, 'forget'>;
   /** Without it prefixes are shared between the choices of one request only. */
   readonly prefixCache: boolean;
 }
@@ -71,7 +73,7 @@ export class LiveSequences {
     const firstSeed = request.sampling.seed ?? randomSeed();
     const sequences: Sequence[] = [];
     for (let choice = 0; choice < request.choices; choice++) {
-      const sampler = new Sampler(request.sampling, { ...request, seed: firstSeed + choice, scratch: this.#scratch });
+      const sampler = new Sampler(request.sampling, { ...request, seed: firstSeed + choice, reproducible: isReproducible(request), scratch: this.#scratch });
       const sequence = new Sequence({ id: this.#numSequences++, submission, choice, sampler, leader: sequences[0] ?? null });
       sequences.push(sequence);
       this.#waiting.add(sequence);
@@ -161,7 +163,13 @@ export class LiveSequences {
     this.#parts.kv.release(sequence.pages!);
     sequence.pages = null;
     this.#parts.engine.forget(sequence.id);
+    this.#parts.drafting.forget(sequence.id);
   }
+}
+
+/** A seed promises the same text again; knowledge transfer changes it by what was drafted. */
+function isReproducible({ sampling, speculation }: GenerationRequest): boolean {
+  return sampling.seed !== null && speculation.eta === 0;
 }
 
 /** 53 random bits. */

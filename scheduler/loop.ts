@@ -1,24 +1,29 @@
 /**
- * The heart: step() takes messages, plans, runs, commits and reports. One message goes out per step, with
+ * The heart: step() takes messages, plans, drafts, runs, commits and reports. One message goes out per step, with
  * all sequences in it. Knows no process and no timers: engine-host.ts calls step() for as long as there is
  * something to do.
  */
+import type { Draft } from '../engine/drafters/drafter.ts';
 import type { Engine, StepResult } from '../engine/engine.ts';
 import { KvCache } from '../kvcache/kv-cache.ts';
 import { Commit } from './commit.ts';
 import { CostModel } from './cost-model.ts';
+import { Drafting } from './drafting.ts';
 import { gaugesOf } from './gauges.ts';
 import { LiveSequences } from './live-sequences.ts';
 import type { EngineGauges, EngineProcessOptions, FailureCode, FromEngine, ToEngine } from './messages.ts';
 import { Outbox } from './outbox.ts';
 import { Scheduler } from './scheduler.ts';
-import type { PlannedChunk } from './step-plan.ts';
+import type { Sequence } from './sequence.ts';
+import { chunksOf, type PlannedChunk, type Scheduled } from './step-plan.ts';
 import { Tenants } from './tenants.ts';
 
 export type LoopOptions = Pick<EngineProcessOptions, 'maxModelLen' | 'maxSequences' | 'stepTokens' | 'targetGapMs' | 'prefixCache'>;
 
 export interface LoopParts {
   readonly engine: Engine;
+  /** null when there is no draft model. */
+  readonly draftEngine?: Engine | null;
   readonly options: LoopOptions;
   readonly send: (message: FromEngine) => void;
   /** Milliseconds that only grow. */
@@ -27,16 +32,28 @@ export interface LoopParts {
 
 type Command = Exclude<ToEngine, { type: 'close' }>;
 
+/** What was run, before anything follows from it. */
+interface RunStep {
+  readonly plan: readonly PlannedChunk[];
+  readonly drafts: ReadonlyMap<Sequence, Draft>;
+  readonly result: StepResult;
+  /** Of the target alone. */
+  readonly runMs: number;
+}
+
 /** After so many failed steps in a row the engine is beyond help. */
 const MAX_FAILED_STEPS = 2;
 
 export class Loop {
   readonly #parts: LoopParts;
   readonly #kv: KvCache;
+  /** Of the draft model. */
+  readonly #draftKv: KvCache | null;
   readonly #tenants = new Tenants();
   readonly #cost = new CostModel();
   readonly #outbox = new Outbox();
   readonly #live: LiveSequences;
+  readonly #drafting: Drafting;
   readonly #scheduler: Scheduler;
   readonly #commit: Commit;
   #inbox: Command[] = [];
@@ -44,13 +61,19 @@ export class Loop {
   #lastFailure = '';
 
   constructor(parts: LoopParts) {
-    const { engine, options } = parts;
+    const { engine, options, draftEngine = null, now } = parts;
     this.#parts = parts;
     this.#kv = new KvCache(engine.pages);
-    const shared = { engine, kv: this.#kv, tenants: this.#tenants, outbox: this.#outbox, cost: this.#cost };
+    const maxModelLen = options.maxModelLen || engine.spec.contextLength;
+    this.#draftKv = draftEngine === null ? null : new KvCache(draftEngine.pages);
+    this.#drafting = new Drafting({
+      target: { engine, kv: this.#kv }, draftModel: draftEngine === null ? null : { engine: draftEngine, kv: this.#draftKv! },
+      mayBegin: () => this.#live.waiting.size === 0, maxModelLen, now,
+    });
+    const shared = { engine, kv: this.#kv, tenants: this.#tenants, outbox: this.#outbox, cost: this.#cost, drafting: this.#drafting };
     this.#live = new LiveSequences({ ...shared, prefixCache: options.prefixCache });
     this.#scheduler = new Scheduler(options, { ...shared, live: this.#live });
-    this.#commit = new Commit({ ...shared, live: this.#live, maxModelLen: options.maxModelLen || engine.spec.contextLength });
+    this.#commit = new Commit({ ...shared, live: this.#live, maxModelLen });
   }
 
   get isIdle(): boolean {
@@ -70,8 +93,8 @@ export class Loop {
   async step(): Promise<void> {
     this.#takeMessages();
     this.#endLate();
-    const plan = this.#scheduler.plan(this.#parts.now());
-    if (plan.length > 0) await this.#run(plan);
+    const scheduled = this.#scheduler.plan(this.#parts.now());
+    if (scheduled.length > 0) await this.#run(scheduled);
     this.#report();
     if (this.#failedSteps >= MAX_FAILED_STEPS) throw new Error(`${this.#failedSteps} steps failed in a row: ${this.#lastFailure}`);
   }
@@ -85,35 +108,52 @@ export class Loop {
 
   /** Throws unless every page is where it should be. Slow: for tests. */
   checkIntegrity(): void {
-    this.#kv.checkIntegrity();
-    if (this.#live.isEmpty && this.#kv.numHeld > 0) throw new Error(`${this.#kv.numHeld} pages are held by no sequence`);
+    for (const kv of [this.#kv, this.#draftKv]) {
+      kv?.checkIntegrity();
+      if (this.#live.isEmpty && kv !== null && kv.numHeld > 0) throw new Error(`${kv.numHeld} pages are held by no sequence`);
+    }
   }
 
-  async #run(plan: readonly PlannedChunk[]): Promise<void> {
+  async #run(scheduled: readonly Scheduled[]): Promise<void> {
     const startMs = this.#parts.now();
-    let result: StepResult;
+    let step: RunStep;
     try {
-      result = await this.#parts.engine.run(plan);
+      step = await this.#runStep(scheduled);
       this.#failedSteps = 0;
     } catch (error) {
-      this.#failStep(plan, error);
+      this.#failStep(scheduled, error);
       return;
     }
+    const { plan, drafts, result, runMs } = step;
     const nowMs = this.#parts.now();
     this.#commit.step(plan, result, nowMs);
-    this.#count(plan, result, nowMs - startMs);
+    this.#count(step, nowMs - startMs);
+    if (plan.every(({ phase }) => phase === 'decode')) this.#drafting.observe(scheduled.map(({ sequence }) => sequence), drafts, runMs);
   }
 
-  #failStep(plan: readonly PlannedChunk[], error: unknown): void {
+  async #runStep(scheduled: readonly Scheduled[]): Promise<RunStep> {
+    const drafts = await this.#drafting.draft(scheduled);
+    const plan = scheduled.flatMap((each) => chunksOf(each, drafts.get(each.sequence) ?? null));
+    const startMs = this.#parts.now();
+    const result = await this.#parts.engine.run(plan);
+    return { plan, drafts, result, runMs: this.#parts.now() - startMs };
+  }
+
+  #failStep(scheduled: readonly Scheduled[], error: unknown): void {
     this.#failedSteps++;
     this.#lastFailure = error instanceof Error ? error.message : String(error);
-    for (const sequence of new Set(plan.map((chunk) => chunk.sequence))) this.#live.fail(sequence, 'engine_failed', this.#lastFailure);
+    for (const { sequence } of scheduled) this.#live.fail(sequence, 'engine_failed', this.#lastFailure);
   }
 
-  #count(plan: readonly PlannedChunk[], { pagesRead, pagesScored }: StepResult, ms: number): void {
+  /** `ms`: with the time that drafting took. */
+  #count({ plan, drafts, result }: RunStep, ms: number): void {
     this.#outbox.count('stepMs', ms);
-    this.#outbox.count('pagesRead', pagesRead);
-    this.#outbox.count('pagesScored', pagesScored);
+    this.#outbox.count('pagesRead', result.pagesRead);
+    this.#outbox.count('pagesScored', result.pagesScored);
+    for (const { tokens } of drafts.values()) {
+      this.#outbox.count('draftPasses', tokens.length > 0 ? 1 : 0);
+      this.#outbox.count('draftedTokens', tokens.length);
+    }
     let decodes = 0;
     let prefillTokens = 0;
     let prefillReads = 0;

@@ -183,6 +183,10 @@ export interface StepCounters {
   readonly pagesScored: number;
   /** Tokens that attention read in decode, mean over layers and heads, summed over sequences. */
   readonly attendedTokens: number;
+  /** Passes of a sequence that verified drafted tokens. */
+  readonly draftPasses: number;
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
 }
 
 export type ToEngine =

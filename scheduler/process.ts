@@ -2,6 +2,7 @@
  * Entry of the engine process: builds the engine from the options in argv[2] (JSON), then passes messages
  * between the parent process and an EngineHost. Ends on 'close', when the parent goes, and after 'fatal'.
  */
+import { createDraftEngine } from '../engine/create-draft.ts';
 import { createEngine } from '../engine/create.ts';
 import type { Engine } from '../engine/engine.ts';
 import { EngineHost } from './engine-host.ts';
@@ -18,9 +19,10 @@ function send(message: FromEngine): void {
   });
 }
 
-async function buildEngine(): Promise<Engine | null> {
+async function buildEngines(): Promise<{ engine: Engine; draftEngine: Engine | null } | null> {
   try {
-    return await createEngine(options);
+    const engine = await createEngine(options);
+    return { engine, draftEngine: await createDraftEngine(options, engine.spec) };
   } catch (error) {
     send({ type: 'fatal', message: error instanceof Error ? error.message : String(error) });
     return null;
@@ -30,11 +32,11 @@ async function buildEngine(): Promise<Engine | null> {
 process.once('disconnect', () => process.exit(0));
 // Signals sent to the whole group are the parent's to handle: it drains, then closes this process.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
-const engine = await buildEngine();
-if (engine !== null) {
-  const host = new EngineHost({ engine, options, send });
+const engines = await buildEngines();
+if (engines !== null) {
+  const host = new EngineHost({ ...engines, options, send });
   process.on('message', (message) => { host.receive(message as ToEngine); });
   await host.closed;
 }
 await lastSent;
-process.exit(engine === null ? 1 : 0);
+process.exit(engines === null ? 1 : 0);

@@ -1,6 +1,6 @@
 /**
- * Decides what the next step computes: who starts, one token for every stream, and as much of the waiting
- * prompts beside them as keeps the gap between tokens within its target. When pages run out, the last in
+ * Decides what the next step computes: who starts, one token for every stream and room for what is drafted
+ * after it, and as much of the waiting prompts beside them as keeps the gap between tokens within its target. When pages run out, the last in
  * rank gives way. Knows token counts and pages; computes nothing and ends nothing but what cannot fit.
  * Called by loop.ts once a step.
  */
@@ -8,11 +8,12 @@ import type { KvCache } from '../kvcache/kv-cache.ts';
 import type { PrefixMatch } from '../kvcache/prefix-tree.ts';
 import { pagesFor } from '../kvcache/page-lists/lists.ts';
 import type { CostModel } from './cost-model.ts';
+import type { Drafting } from './drafting.ts';
 import type { LiveSequences } from './live-sequences.ts';
 import { byPrefill, byTurn } from './order.ts';
 import type { Sequence } from './sequence.ts';
 import { readsOf } from './sequence-record.ts';
-import { chunksOf, unscoredTokens, wholeSpans, type PlannedChunk } from './step-plan.ts';
+import { unscoredTokens, wholeSpans, type Scheduled } from './step-plan.ts';
 import type { Tenants } from './tenants.ts';
 
 export interface SchedulerOptions {
@@ -28,6 +29,7 @@ export interface SchedulerParts {
   readonly kv: KvCache;
   readonly tenants: Tenants;
   readonly cost: CostModel;
+  readonly drafting: Drafting;
 }
 
 /** Share of all pages that stays free when a sequence starts beside others, so that those can grow. */
@@ -43,26 +45,28 @@ export class Scheduler {
   readonly #kv: KvCache;
   readonly #tenants: Tenants;
   readonly #cost: CostModel;
-  /** Tokens of each sequence in the step that is being planned. */
-  readonly #scheduled = new Map<Sequence, number>();
+  readonly #drafting: Drafting;
+  /** Of each sequence in the step that is being planned. */
+  readonly #scheduled = new Map<Sequence, Scheduled>();
   #numSteps = 0;
 
-  constructor(options: SchedulerOptions, { live, kv, tenants, cost }: SchedulerParts) {
+  constructor(options: SchedulerOptions, { live, kv, tenants, cost, drafting }: SchedulerParts) {
     this.#options = options;
     this.#live = live;
     this.#kv = kv;
     this.#tenants = tenants;
     this.#cost = cost;
+    this.#drafting = drafting;
   }
 
-  /** The next step's chunks, pages reserved; empty when there is nothing to do. */
-  plan(nowMs: number): PlannedChunk[] {
+  /** What the next step computes, pages reserved; empty when there is nothing to do. */
+  plan(nowMs: number): Scheduled[] {
     this.#numSteps++;
     this.#scheduled.clear();
     this.#startWaiting(nowMs);
     this.#scheduleDecodes();
     this.#schedulePrefills();
-    return [...this.#scheduled].flatMap(([sequence, tokens]) => chunksOf(sequence, tokens));
+    return [...this.#scheduled.values()];
   }
 
   /** False, and the sequence has failed, if even the empty pool could not hold its text and a token more. */
@@ -77,9 +81,10 @@ export class Scheduler {
   /** Strictly in order: whoever does not fit yet is not overtaken, or a long prompt would wait for ever. */
   #startWaiting(nowMs: number): void {
     for (let next = this.#next(); next !== null; next = this.#next()) {
-      const match = this.#live.running.length < this.#options.maxSequences ? this.#matchIfFits(next) : null;
+      const hasPlace = this.#live.running.length < this.#options.maxSequences;
+      const match = hasPlace ? this.#matchIfFits(next) : null;
       if (match !== null) this.#live.start(next, match, nowMs);
-      else if (this.checkFits(next) && !this.#preemptLessUrgent(next)) return;
+      else if (this.checkFits(next) && !(hasPlace && this.#drafting.releasePages()) && !this.#preemptLessUrgent(next)) return;
     }
   }
 
@@ -127,14 +132,30 @@ export class Scheduler {
 
   #scheduleDecodes(): void {
     for (const sequence of [...this.#live.running]) {
-      if (sequence.isDecoding && this.#reserve(sequence, 1)) this.#scheduled.set(sequence, 1);
+      if (sequence.isDecoding && this.#reserve(sequence, 1)) this.#schedule(sequence, 1);
     }
+    this.#scheduleDrafts();
+  }
+
+  /** Nobody gives way for a draft: where pages are short there is none. */
+  #scheduleDrafts(): void {
+    const decoding = [...this.#scheduled.keys()];
+    for (const [sequence, length] of this.#drafting.lengths(decoding, Math.max(0, this.#options.stepTokens - decoding.length))) {
+      if (length === 0) continue;
+      if (this.#kv.reserve(sequence.pages!, sequence.length + length)) this.#schedule(sequence, 1, length);
+      else sequence.speculation!.plain('no KV page was free for drafted tokens');
+    }
+  }
+
+  #schedule(sequence: Sequence, tokens: number, draftTokens = 0): void {
+    this.#scheduled.set(sequence, { sequence, tokens, draftTokens });
   }
 
   /** What is left of the step's tokens and of the time that streams may wait; the first always gets a span. */
   #schedulePrefills(): void {
     const numDecodes = this.#scheduled.size;
-    let tokensLeft = this.#options.stepTokens - numDecodes;
+    let tokensLeft = this.#options.stepTokens;
+    for (const { tokens, draftTokens } of this.#scheduled.values()) tokensLeft -= tokens + draftTokens;
     let msLeft = numDecodes === 0 ? MAX_STEP_MS : this.#options.targetGapMs - this.#cost.decodeStepMs;
     for (const sequence of this.#prefilling()) {
       if (sequence.state !== 'running') continue; // Gave way to one before it.
@@ -143,7 +164,7 @@ export class Scheduler {
       const allowance = Math.min(tokensLeft, tokensWithin(msLeft, msPerToken, numDecodes === 0 ? tokensLeft : 0));
       const tokens = wholeSpans(sequence, isFirst ? Math.max(allowance, sequence.policy.spanTokens) : allowance);
       if (tokens === 0 || !this.#reserve(sequence, tokens)) continue;
-      this.#scheduled.set(sequence, tokens);
+      this.#schedule(sequence, tokens);
       tokensLeft -= tokens;
       msLeft -= tokens * msPerToken;
     }
@@ -162,9 +183,10 @@ export class Scheduler {
 
   // ── pages ───────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Takes pages for the next tokens, from those behind in rank if need be. False if the sequence itself gave way. */
+  /** Takes pages for the next tokens, from drafters and from those behind in rank if need be. False if the sequence itself gave way. */
   #reserve(sequence: Sequence, tokens: number): boolean {
     while (sequence.state === 'running' && !this.#kv.reserve(sequence.pages!, sequence.computed + tokens)) {
+      if (this.#drafting.releasePages()) continue;
       const victim = this.#victimFor(sequence);
       this.#scheduled.delete(victim);
       if (this.#live.running.length === 1) this.#failForPages(victim);

@@ -3,7 +3,8 @@
  * Times are milliseconds of the scheduler's clock. Called by live-sequences.ts and commit.ts.
  */
 import type { AttentionPlan, AttentionSettings, PageListPolicy } from '../kvcache/page-lists/page-list.ts';
-import type { SequenceMetrics } from './messages.ts';
+import type { SequenceMetrics, SpeculationSettings } from './messages.ts';
+import type { SpeculationRecord } from './speculation-record.ts';
 
 /** What one chunk reads of KV memory. */
 export interface AttentionReads {
@@ -16,7 +17,12 @@ export interface AttentionReads {
 /** What the metrics tell of the sequence itself; every Sequence is one. */
 export interface RecordedSequence {
   readonly submission: { readonly submittedMs: number };
-  readonly request: { readonly attention: AttentionSettings };
+  readonly request: {
+    readonly attention: AttentionSettings;
+    readonly speculation: Pick<SpeculationSettings, 'eta'>;
+    readonly sampling: { readonly temperature: number };
+  };
+  readonly speculation: Pick<SpeculationRecord, 'draftedTokens' | 'acceptedTokens' | 'verifiedPasses' | 'toMetrics'> | null;
   readonly policy: Pick<PageListPolicy, 'isExact'>;
   readonly promptTokens: number;
   readonly generated: number;
@@ -32,6 +38,8 @@ export class SequenceRecord {
   cachedTokens = 0;
   recomputedTokens = 0;
   preemptions = 0;
+  /** Tokens that the last decode step read; 0 before. */
+  lastAttended = 0;
   #decodeSteps = 0;
   #attendedTokens = 0;
   #pagesRead = 0;
@@ -44,6 +52,7 @@ export class SequenceRecord {
 
   decodeStep(reads: AttentionReads): void {
     this.#decodeSteps++;
+    this.lastAttended = reads.tokens;
     this.#attendedTokens += reads.tokens;
     this.#pagesRead += reads.pages;
   }
@@ -67,9 +76,9 @@ export class SequenceRecord {
       generatedTokens: sequence.generated,
       attendedTokensPerStep: this.#attendedTokens / decodeSteps,
       pagesReadPerStep: this.#pagesRead / decodeSteps,
-      draftedTokens: 0,
-      acceptedTokens: 0,
-      speculation: null,
+      draftedTokens: sequence.speculation?.draftedTokens ?? 0,
+      acceptedTokens: sequence.speculation?.acceptedTokens ?? 0,
+      speculation: sequence.speculation?.toMetrics() ?? null,
       ...exactness(sequence),
     };
   }
@@ -87,9 +96,17 @@ export function readsOf({ classes, classOf }: AttentionPlan, ownTokens: number):
   return { tokens: tokens / classOf.length + ownTokens, pages };
 }
 
-function exactness({ policy, highWater, request }: RecordedSequence): Pick<SequenceMetrics, 'exactness' | 'exactnessReason'> {
-  if (policy.isExact(highWater)) return { exactness: 'exact', exactnessReason: null };
-  return { exactness: 'approximate', exactnessReason: `${request.attention.attention} attention: ${limits(request.attention)} of ${highWater}` };
+function exactness(sequence: RecordedSequence): Pick<SequenceMetrics, 'exactness' | 'exactnessReason'> {
+  const { policy, highWater, request } = sequence;
+  const reasons: string[] = [];
+  if (!policy.isExact(highWater)) reasons.push(`${request.attention.attention} attention: ${limits(request.attention)} of ${highWater}`);
+  if (transfers(sequence)) reasons.push(`knowledge transfer: eta ${request.speculation.eta} draws the distribution towards the drafter's`);
+  return reasons.length === 0 ? { exactness: 'exact', exactnessReason: null } : { exactness: 'approximate', exactnessReason: reasons.join('; ') };
+}
+
+/** Where one token has the whole mass, as in greedy decoding, there is nothing to transfer. */
+function transfers({ request, speculation }: RecordedSequence): boolean {
+  return request.speculation.eta > 0 && request.sampling.temperature > 0 && (speculation?.verifiedPasses ?? 0) > 0;
 }
 
 function limits({ attention, sinkTokens, localTokens, tokenBudget, streamingHeads }: AttentionSettings): string {

@@ -12,6 +12,7 @@ import type { SequencePages } from '../kvcache/kv-cache.ts';
 import type { PageListPolicy } from '../kvcache/page-lists/page-list.ts';
 import type { GenerationRequest, TokenLogprob } from './messages.ts';
 import { SequenceRecord } from './sequence-record.ts';
+import { SpeculationRecord } from './speculation-record.ts';
 
 /** One accepted request: what its choices share. */
 export interface Submission {
@@ -43,6 +44,8 @@ export class Sequence {
   readonly sampler: Sampler;
   readonly leader: Sequence | null;
   readonly record = new SequenceRecord();
+  /** null when no drafting was asked for. */
+  readonly speculation: SpeculationRecord | null;
   /** Log-probabilities of the prompt's tokens from promptLogprobsFrom on, as far as computed, if asked for. */
   readonly promptScores: TokenLogprob[] = [];
   state: 'waiting' | 'running' | 'ended' = 'waiting';
@@ -64,6 +67,7 @@ export class Sequence {
     this.choice = choice;
     this.sampler = sampler;
     this.leader = leader;
+    this.speculation = submission.request.speculation.speculation === 'off' ? null : new SpeculationRecord();
     this.#text = submission.request.promptIds;
     this.#length = this.#text.length;
     this.resumedLength = this.#length;

@@ -1,16 +1,29 @@
 /**
- * From "compute so many tokens of this sequence" to the engine's chunks: cut where the sequence's page list
- * policy wants cuts, each with its lists. Knows no queue and no pages but the sequence's own. Called by
- * scheduler.ts.
+ * From "compute so many tokens of this sequence, and what was drafted after them" to the engine's chunks: cut where the
+ * sequence's page list policy wants cuts, each with its lists. Knows no queue and no pages but the sequence's own.
+ * Called by loop.ts.
  */
+import type { Draft } from '../engine/drafters/drafter.ts';
 import type { Chunk } from '../engine/engine.ts';
+import type { DraftedToken } from '../engine/verify.ts';
 import type { AttentionPlan } from '../kvcache/page-lists/page-list.ts';
 import { readsOf, type AttentionReads } from './sequence-record.ts';
 import type { Sequence } from './sequence.ts';
 
+/** What the next step computes of a sequence; its pages are reserved. */
+export interface Scheduled {
+  readonly sequence: Sequence;
+  /** Tokens of its text. */
+  readonly tokens: number;
+  /** Tokens that may be drafted after them. */
+  readonly draftTokens: number;
+}
+
 export interface PlannedChunk extends Chunk {
   readonly sequence: Sequence;
   readonly reads: AttentionReads;
+  /** The drafted token that each token is followed by, if one is; the rows of logits verify them. [tokens], or empty without a draft */
+  readonly drafted: readonly DraftedToken[];
 }
 
 /** Rows of logits are wide: a chunk that returns all of them has at most this many. */
@@ -34,41 +47,78 @@ export function unscoredTokens({ request, leader, hasPrefilled, promptTokens }: 
   return Math.min(request.promptLogprobsFrom - 1, promptTokens);
 }
 
-/** The next `tokens` tokens of a sequence, whose pages are reserved, as chunks in order. */
-export function chunksOf(sequence: Sequence, tokens: number): PlannedChunk[] {
-  const end = sequence.computed + tokens;
+/** The next tokens of a sequence, and its draft, as chunks in order. */
+export function chunksOf({ sequence, tokens }: Scheduled, draft: Draft | null): PlannedChunk[] {
+  const piece = new Piece(sequence, tokens, draft);
   const chunks: PlannedChunk[] = [];
-  for (let start = sequence.computed; start < end; start += chunks.at(-1)!.tokens.length) {
-    chunks.push(planChunk(sequence, start, end - start));
-  }
+  for (let start = sequence.computed; start < piece.end; start += chunks.at(-1)!.tokens.length) chunks.push(planChunk(piece, start));
   return chunks;
 }
 
-function planChunk(sequence: Sequence, start: number, maxTokens: number): PlannedChunk {
+/** What a step computes of one sequence: tokens of its text, then drafted ones. */
+class Piece {
+  readonly sequence: Sequence;
+  readonly end: number;
+  readonly #draft: Draft | null;
+
+  constructor(sequence: Sequence, tokens: number, draft: Draft | null) {
+    this.sequence = sequence;
+    this.#draft = draft;
+    this.end = sequence.computed + tokens + (draft?.tokens.length ?? 0);
+  }
+
+  get hasDraft(): boolean {
+    return this.#draft !== null && this.#draft.tokens.length > 0;
+  }
+
+  tokens(start: number, end: number): Int32Array {
+    const { text } = this.sequence;
+    if (end <= text.length) return text.subarray(start, end);
+    return Int32Array.from({ length: end - start }, (_, i) => text[start + i] ?? this.#draft!.tokens[start + i - text.length]!);
+  }
+
+  /** Of the tokens after positions start.. end - 1. */
+  drafted(start: number, end: number): DraftedToken[] {
+    const first = start + 1 - this.sequence.length;
+    const drafted: DraftedToken[] = [];
+    for (let i = first; this.hasDraft && i < Math.min(end - start + first, this.#draft!.tokens.length); i++) {
+      drafted.push({ token: this.#draft!.tokens[i]!, distribution: this.#draft!.distributions[i]! });
+    }
+    return drafted;
+  }
+}
+
+function planChunk(piece: Piece, start: number): PlannedChunk {
+  const { sequence } = piece;
   const phase = sequence.isDecoding || start >= sequence.prefillEnd ? 'decode' : 'prefill';
-  const numTokens = phase === 'decode' ? 1 : prefillTokens(sequence, start, maxTokens);
-  const isScored = reachesScored(sequence, start + numTokens);
+  const end = start + (phase === 'decode' ? decodeTokens(piece, start) : prefillTokens(piece, start));
+  const isScored = reachesScored(sequence, end);
   const pageTable = sequence.pages!.table.entries;
-  const plan = sequence.policy.plan(pageTable, start, numTokens, phase);
-  const isLast = start + numTokens === sequence.length;
+  const plan = sequence.policy.plan(pageTable, start, end - start, phase);
   return {
     sequence,
     phase,
     reads: readsOf(plan, phase === 'decode' ? 1 : 0),
     sequenceId: sequence.id,
-    tokens: sequence.text.subarray(start, start + numTokens),
+    tokens: piece.tokens(start, end),
     start,
     pageTable,
     attention: freshAtFirst(plan, sequence, start),
     promptTokens: sequence.promptTokens,
-    logits: isScored ? 'all' : isLast ? 'last' : 'none',
+    logits: isScored || piece.hasDraft ? 'all' : end === sequence.length ? 'last' : 'none',
+    drafted: piece.drafted(start, end),
   };
 }
 
+/** One at a time, unless they are verified together. */
+function decodeTokens({ sequence, end, hasDraft }: Piece, start: number): number {
+  return hasDraft ? Math.min(end - start, sequence.policy.maxDecodeTokens(start)) : 1;
+}
+
 /** Up to where logits begin to be wanted chunks may be long; from there on all rows are returned. */
-function prefillTokens(sequence: Sequence, start: number, maxTokens: number): number {
+function prefillTokens({ sequence, end }: Piece, start: number): number {
   const { policy, prefillEnd } = sequence;
-  const tokens = Math.min(maxTokens, prefillEnd - start, policy.maxChunkTokens(start));
+  const tokens = Math.min(end - start, prefillEnd - start, policy.maxChunkTokens(start));
   return reachesScored(sequence, start + tokens) ? Math.min(tokens, MAX_LOGIT_ROWS) : tokens;
 }
 

@@ -47,7 +47,7 @@ function tokenSeries(registry: Registry) {
     prefixQueries: counter('vllm:prefix_cache_queries_total', 'Tokens looked up in the prefix cache.'),
     prefixHits: counter('vllm:prefix_cache_hits_total', 'Tokens found in the prefix cache.'),
     preemptions: counter('vllm:num_preemptions_total', 'Sequences preempted.'),
-    drafts: counter('vllm:spec_decode_num_drafts_total', 'Answers decoded with speculation.'),
+    drafts: counter('vllm:spec_decode_num_drafts_total', 'Passes of a sequence that verified drafted tokens.'),
     draftTokens: counter('vllm:spec_decode_num_draft_tokens_total', 'Tokens drafted.'),
     acceptedTokens: counter('vllm:spec_decode_num_accepted_tokens_total', 'Drafted tokens accepted.'),
     iterationTokens: histogram('vllm:iteration_tokens_total', 'Tokens per step of the engine.', buckets.iteration),

@@ -97,6 +97,9 @@ export class Metrics {
     series.pagesRead.inc(counters.pagesRead);
     series.pagesScored.inc(counters.pagesScored);
     series.attendedTokens.inc(counters.attendedTokens);
+    series.drafts.inc(counters.draftPasses);
+    series.draftTokens.inc(counters.draftedTokens);
+    series.acceptedTokens.inc(counters.acceptedTokens);
   }
 
   /** Nanoseconds of the monitor, sample period included -> seconds late. */

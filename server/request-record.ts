@@ -85,7 +85,7 @@ export class RequestRecord {
   #finished({ choice, reason, stopToken, metrics }: Finished): void {
     if (stopToken !== null) this.#tokens(choice, 1);
     this.#countPrompt();
-    const { queueMs, prefillMs, decodeMs, draftedTokens } = metrics;
+    const { queueMs, prefillMs, decodeMs } = metrics;
     const generatedTokens = metrics.generatedTokens + (stopToken === null ? 0 : 1);
     const series = this.#series;
     this.#ended[choice] = true;
@@ -99,9 +99,6 @@ export class RequestRecord {
     series.requestGenerationTokens.observe(generatedTokens);
     series.requestComputedTokens.observe(metrics.computedTokens);
     if (generatedTokens > 1) series.timePerToken.observe(decodeMs / 1000 / (generatedTokens - 1));
-    if (draftedTokens > 0) series.drafts.inc();
-    series.draftTokens.inc(draftedTokens);
-    series.acceptedTokens.inc(metrics.acceptedTokens);
   }
 
   #failed(choice: number, code: string): void {

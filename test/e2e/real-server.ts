@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import { expect } from 'vitest';
 import { loadConfig } from '../../config/load.ts';
+import { createDraftEngine } from '../../engine/create-draft.ts';
 import { createEngine } from '../../engine/create.ts';
 import { EngineHost } from '../../scheduler/engine-host.ts';
 import { buildApp } from '../../server/app.ts';
@@ -47,8 +48,10 @@ async function post<Body>(app: FastifyInstance, url: string, body: object): Prom
 function startHere(config: Config): StartEngine {
   return ({ onMessage, onExit }) => {
     const options = engineOptions(config, { folder: modelFolder(config), draftFolder: draftFolder(config), threads: config.threads });
-    const host = createEngine(options).then((engine) =>
-      new EngineHost({ engine, options, send: (message) => { setImmediate(() => { onMessage(message); }); } }));
+    const host = createEngine(options).then(async (engine) => new EngineHost({
+      engine, draftEngine: await createDraftEngine(options, engine.spec), options,
+      send: (message) => { setImmediate(() => { onMessage(message); }); },
+    }));
     host.then(({ closed }) => closed).then(
       () => { onExit('closed'); },
       (error: unknown) => { onExit(String(error)); },

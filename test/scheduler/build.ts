@@ -25,6 +25,11 @@ export function request(id: number, changes: Partial<GenerationRequest> = {}): G
   };
 }
 
+/** Drafts wherever it can. */
+export function drafting(changes: Partial<GenerationRequest['speculation']>): GenerationRequest['speculation'] {
+  return { ...NO_SPECULATION, speculation: 'ngram', draftTokens: 6, draftBudget: 320, force: true, ...changes };
+}
+
 /** A prompt that `seed` decides. */
 export function prompt(seed: number, length: number): Int32Array {
   return Int32Array.from({ length }, (_, i) => (Math.imul(seed * 7919 + i + 1, 0x9e3779b1) >>> 8) % 1000);
@@ -64,13 +69,14 @@ export interface Bench {
   endOf(id: number, choice?: number): SequenceEvent & { type: 'finished' | 'failed' };
 }
 
-export function bench(options: Partial<LoopOptions> & { engine?: Engine; clock?: Clock } & Partial<FakeEngineOptions> = {}): Bench {
+export function bench(options: Partial<LoopOptions> & { engine?: Engine; draftEngine?: Engine; clock?: Clock } & Partial<FakeEngineOptions> = {}): Bench {
   const engine = options.engine ?? new FakeEngine({ vocab: 1000, ...options, pages: options.pages ?? 256 });
   const events: SequenceEvent[] = [];
   const counters: StepCounters[] = [];
   const clock = options.clock ?? { ms: 0 };
   const loop = new Loop({
     engine,
+    draftEngine: options.draftEngine ?? null,
     options: { maxModelLen: 100_000, maxSequences: 64, stepTokens: 512, targetGapMs: 100, prefixCache: true, ...options },
     send: (message: FromEngine) => {
       if (message.type !== 'step') return;

@@ -2,8 +2,8 @@ import { expect, test } from 'vitest';
 import { FakeEngine } from '../../engine/fake/fake-engine.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
-import type { GenerationRequest, SequenceEvent, StepCounters } from '../../scheduler/messages.ts';
-import { bench, dense, prompt, request, timed, type Bench } from './build.ts';
+import { NO_SPECULATION, type GenerationRequest, type SequenceEvent, type SpeculationSettings, type StepCounters } from '../../scheduler/messages.ts';
+import { bench, dense, drafting, prompt, request, timed, type Bench } from './build.ts';
 import { ListEngine } from './list-engine.ts';
 
 const SEED = Number(process.env['SCHEDULE_SEED'] ?? 20_261);
@@ -14,7 +14,13 @@ const STOP = 299;
 const lserve: Partial<AttentionSettings> = { attention: 'lserve', tokenBudget: 320 };
 const policies: Partial<AttentionSettings>[] = [
   {}, { attention: 'streaming' }, { attention: 'streaming', renumberPositions: true }, lserve, lserve,
-  { ...lserve, selectionInterval: 100 }, { ...lserve, streamingHeads: 0.5 }, { ...lserve, sparsePrefill: false },
+  {}, {}, { ...lserve, selectionInterval: 100 }, { ...lserve, streamingHeads: 0.5 }, { ...lserve, sparsePrefill: false },
+];
+
+const everywhere: Partial<SpeculationSettings>[] = [{ speculation: 'ngram' }];
+const notStreaming: Partial<SpeculationSettings>[] = [{ speculation: 'rapid' }];
+const onlyDense: Partial<SpeculationSettings>[] = [
+  { speculation: 'triforce' }, { speculation: 'triforce', draftLevel: 'ngram', draftTokens: 11 }, { speculation: 'triforce', draftLevel: 'model' },
 ];
 
 type Random = (n: number) => number;
@@ -33,6 +39,7 @@ function randomFrom(seed: number): Random {
 /** A request whose prompt begins like others' prompts, or continues the text of one that has ended. */
 function randomRequest(id: number, random: Random, texts: Int32Array[]): GenerationRequest {
   const shared = texts.length > 0 && random(3) === 0 ? texts[random(texts.length)]! : prompt(random(2), random(800));
+  const attention = { ...dense, ...policies[random(policies.length)]! };
   const own = prompt(1000 + id, 1 + random(random(10) === 0 ? 900 : 150));
   return request(id, {
     tenant: 'abc'[random(3)]!,
@@ -40,13 +47,22 @@ function randomRequest(id: number, random: Random, texts: Int32Array[]): Generat
     choices: 1 + (random(5) === 0 ? random(3) : 0),
     maxTokens: random(20) === 0 ? 0 : 1 + random(random(3) === 0 ? 400 : 80),
     stopTokenIds: random(3) > 0 ? [STOP] : [],
-    attention: { ...dense, ...policies[random(policies.length)]! },
+    attention,
     priority: random(4) === 0 ? random(3) - 1 : 0,
     deadlineMs: random(15) === 0 ? random(1500) : null,
     cacheSalt: random(8) === 0 ? 'salt' : '',
     promptLogprobsFrom: random(25) === 0 ? 1 + random(200) : null,
     progress: random(10) === 0,
+    speculation: randomSpeculation(id, attention, random),
   });
+}
+
+/** About half of the requests draft, most of these whether it pays or not; with the kinds that the API lets go together. */
+function randomSpeculation(id: number, { attention }: AttentionSettings, random: Random): SpeculationSettings {
+  const draftings = { dense: [...everywhere, ...notStreaming, ...onlyDense], lserve: [...everywhere, ...notStreaming], streaming: everywhere }[attention];
+  if (random(2) === 0) return NO_SPECULATION;
+  const draftPromptIds = prompt(500 + id, 1 + random(150)).map((token) => token % STOP);
+  return drafting({ ...draftings[random(draftings.length)]!, draftPromptIds, force: random(4) > 0 });
 }
 
 /** A random schedule of arrivals, aborts and time, with integrity checked after every step. */
@@ -114,7 +130,7 @@ class Schedule {
 /** What a request gives when nothing else runs, memory is plenty and chunks are large. */
 async function alone(each: GenerationRequest, engine: Engine): Promise<number[]> {
   const quiet = bench({ engine, stepTokens: 4096 });
-  quiet.submit({ ...each, choices: 1, deadlineMs: null });
+  quiet.submit({ ...each, choices: 1, deadlineMs: null, speculation: NO_SPECULATION });
   await quiet.finish();
   return quiet.tokensOf(each.id);
 }
@@ -127,7 +143,7 @@ const engines = [
 
 test.each(engines)(`$steps random steps on the $name keep integrity, end every request once, and change no result (SCHEDULE_SEED=${SEED})`, async ({ steps, create }) => {
   const clock = { ms: 0 };
-  const busy = bench({ engine: timed(create(PAGES), clock), clock, maxSequences: 8, stepTokens: 256, targetGapMs: 12 });
+  const busy = bench({ engine: timed(create(PAGES), clock), draftEngine: create(12), clock, maxSequences: 8, stepTokens: 256, targetGapMs: 12 });
   const schedule = new Schedule(busy, randomFrom(SEED));
   for (let step = 0; step < steps; step++) await schedule.step();
   await busy.finish();
@@ -148,6 +164,7 @@ test.each(engines)(`$steps random steps on the $name keep integrity, end every r
       if (schedule.dropped.has(key)) continue;
       const end = schedule.ends.get(key);
       expect(end, `sequence ${key} never ended`).toBeDefined();
+      if (end?.type === 'failed') expect(end.code, end.message).not.toBe('engine_failed');
       if (end?.type !== 'finished') continue;
       if (!schedule.stopped.has(key)) expect(got).toEqual(expected);
       expect(end.metrics.generatedTokens).toBe(got.length);
@@ -160,11 +177,13 @@ test.each(engines)(`$steps random steps on the $name keep integrity, end every r
   const codes = new Set([...schedule.ends.values()].map((end) => (end.type === 'failed' ? end.code : end.reason)));
   console.log({
     seed: SEED, requests: schedule.requests.length, ended: schedule.ends.size, dropped: schedule.dropped.size, codes: [...codes],
-    preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'),
+    drafted: sum('draftedTokens'), accepted: sum('acceptedTokens'), preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'),
   });
   // The schedule must have been a hard one.
   expect(sum('preemptions')).toBeGreaterThan(10);
   expect(sum('recomputedTokens')).toBeGreaterThan(1000);
   expect(sum('prefixHitTokens')).toBeGreaterThan(5000);
+  expect(sum('draftedTokens') - sum('acceptedTokens')).toBeGreaterThan(1000);
+  expect(sum('acceptedTokens')).toBeGreaterThan(20);
   if (steps === 10_000) expect(codes).toContain('deadline_exceeded');
 }, 300_000);

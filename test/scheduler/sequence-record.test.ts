@@ -14,7 +14,7 @@ test.each<[Partial<AttentionSettings>, string]>([
   [{ attention: 'streaming' }, 'streaming attention: all heads read the first 128 and the last 1024 tokens of 9000'],
 ])('with %j the reason of an approximate answer names the heads that there are', (changes, reason) => {
   const metrics = new SequenceRecord().toMetrics({
-    submission: { submittedMs: 0 }, request: { attention: { ...settings, ...changes } }, policy: { isExact: () => false },
+    submission: { submittedMs: 0 }, request: { attention: { ...settings, ...changes }, speculation: { eta: 0 }, sampling: { temperature: 0 } }, speculation: null, policy: { isExact: () => false },
     promptTokens: 8000, generated: 1000, highWater: 9000,
   }, 1);
   expect(metrics).toMatchObject({ exactness: 'approximate', exactnessReason: reason });
