@@ -54,9 +54,15 @@ export class DeviceMemory {
 
   /** Copies host bytes to the device through a ring of pinned memory; returns when they are in the ring. */
   write(to: DeviceBuffer, source: ArrayBufferView, offset = 0): void {
+    const bytes = new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+    this.writePieces(to, { offset, bytes: bytes.length }, (target, done) => { target.set(bytes.subarray(done, done + target.length)); });
+  }
+
+  /** As write, of bytes that `fill` puts into the pinned memory itself, piece by piece: `done` bytes came before. */
+  writePieces(to: DeviceBuffer, { offset, bytes }: { offset: number; bytes: number }, fill: (target: Uint8Array, done: number) => void): void {
     this.#upload ??= new Upload(this.#device, [this.pin(UPLOAD_BYTES), this.pin(UPLOAD_BYTES)]);
-    checkRange(to, offset, source.byteLength);
-    this.#upload.write(to.address + BigInt(offset), new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
+    checkRange(to, offset, bytes);
+    this.#upload.write(to.address + BigInt(offset), bytes, fill);
   }
 
   /** Fills a buffer with a block, over and over. */
@@ -148,14 +154,14 @@ class Upload {
     this.#events = halves.map(() => device.newEvent());
   }
 
-  write(to: bigint, source: Uint8Array): void {
+  write(to: bigint, length: number, fill: (target: Uint8Array, done: number) => void): void {
     const { driver, stream } = this.#device;
-    for (let done = 0; done < source.length;) {
+    for (let done = 0; done < length;) {
       const { address, view } = this.#halves[this.#next]!;
       const event = this.#events[this.#next]!;
-      const bytes = Math.min(view.byteLength, source.length - done);
+      const bytes = Math.min(view.byteLength, length - done);
       driver.call('eventSynchronize', event);
-      new Uint8Array(view, 0, bytes).set(source.subarray(done, done + bytes));
+      fill(new Uint8Array(view, 0, bytes), done);
       driver.call('copyToDevice', to + BigInt(done), address, bytes, stream);
       driver.call('eventRecord', event, stream);
       done += bytes;

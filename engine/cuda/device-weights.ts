@@ -36,7 +36,12 @@ export class DeviceWeights {
     const bytesOf = (names: readonly string[]): number => matrixBytes(names, weights);
     const total = groups.reduce((sum, names) => sum + bytesOf(names), 0) + vectors.reduce((sum, name) => sum + aligned(weights.shape(name)[0]! * ELEMENT_BYTES), 0);
     const arena = new Arena(memory.allocate(total, 'the weights'));
-    const put = (name: string, to: DeviceBuffer, offset: number): void => { memory.write(to, weights.half(name, type), offset); };
+    const put = (name: string, to: DeviceBuffer, offset: number): void => {
+      const bytes = weights.shape(name).reduce((a, b) => a * b, ELEMENT_BYTES);
+      memory.writePieces(to, { offset, bytes }, (target, done) => {
+        weights.half(name, type, new Uint16Array(target.buffer, target.byteOffset, target.length / ELEMENT_BYTES), done / ELEMENT_BYTES);
+      });
+    };
     for (const name of vectors) {
       const buffer = arena.take(weights.shape(name)[0]! * ELEMENT_BYTES);
       put(name, buffer, 0);

@@ -30,12 +30,15 @@ export class RandomWeights implements WeightSource {
     return shape;
   }
 
-  half(name: string, type: ElementType): Uint16Array {
-    const size = this.shape(name).reduce((a, b) => a * b, 1);
-    const known = this.#numbers.get(type);
-    const numbers = known !== undefined && known.length >= size ? known : randomNumbers(type, Math.max(size, BLOCK));
+  half(_name: string, type: ElementType, target: Uint16Array, first: number): void {
+    const numbers = this.#numbers.get(type) ?? randomNumbers(type, BLOCK);
     this.#numbers.set(type, numbers);
-    return numbers.subarray(0, size);
+    for (let done = 0; done < target.length;) {
+      const from = (first + done) % BLOCK;
+      const count = Math.min(BLOCK - from, target.length - done);
+      target.set(numbers.subarray(from, from + count), done);
+      done += count;
+    }
   }
 }
 

@@ -51,6 +51,12 @@ export class SafetensorsFile {
     return this.#readBytes(entry.offset, entry.bytes);
   }
 
+  /** Fills the target with the tensor's bytes from `from` on: for tensors that need not be in memory as a whole. */
+  readInto(entry: TensorEntry, from: number, target: Uint8Array): void {
+    if (from + target.length > entry.bytes) throw new RangeError(`tensor ${entry.name} has ${entry.bytes} bytes, ${from + target.length} are asked for`);
+    this.#fill(target, entry.offset + from);
+  }
+
   close(): void {
     closeSync(this.#descriptor);
   }
@@ -112,12 +118,17 @@ export class SafetensorsFile {
 
   #readBytes(offset: number, length: number): ArrayBuffer {
     const target = new Uint8Array(length);
+    this.#fill(target, offset);
+    return target.buffer;
+  }
+
+  #fill(target: Uint8Array, offset: number): void {
+    const { length } = target;
     for (let done = 0; done < length;) {
       const read = readSync(this.#descriptor, target, done, Math.min(length - done, MAX_READ_BYTES), offset + done);
       if (read === 0) throw this.#wrong(`is truncated: it ends at byte ${offset + done}, ${length - done} bytes too early`);
       done += read;
     }
-    return target.buffer;
   }
 
   #wrong(what: string): ModelFileError {

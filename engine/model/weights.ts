@@ -41,15 +41,8 @@ export class Weights {
 
   /** A fresh array at each call, row-major. Throws ModelFileError if the file is cut short. [product of shape] */
   float32(name: string): Float32Array {
-    const { file, entry } = this.#get(name);
-    switch (entry.type) {
-      case 'F32': return new Float32Array(file.read(entry));
-      case 'BF16': return bfloat16ToFloat32(new Uint16Array(file.read(entry)));
-      case 'F16':
-        this.#halfTable ??= float16Table();
-        return float16ToFloat32(new Uint16Array(file.read(entry)), this.#halfTable);
-      default: throw new ModelFileError(file.path, `tensor ${name} has type ${entry.type}; supported are F32, F16 and BF16`);
-    }
+    const located = this.#get(name);
+    return this.#toFloat32(located.file.read(located.entry), located);
   }
 
   /** How the file holds the tensor: 'F32', 'F16' or 'BF16'. */
@@ -57,15 +50,37 @@ export class Weights {
     return this.#get(name).entry.type;
   }
 
-  /** The tensor in 16 bits, as the file has it where the types are one, else rounded. A fresh array. [product of shape] */
-  half(name: string, type: 'bf16' | 'fp16'): Uint16Array {
-    const { file, entry } = this.#get(name);
-    if (entry.type === (type === 'bf16' ? 'BF16' : 'F16')) return new Uint16Array(file.read(entry));
-    return type === 'bf16' ? float32ToBfloat16(this.float32(name)) : float32ToFloat16(this.float32(name));
+  /**
+   * Fills the target with the tensor in 16 bits, from element `first` on: as the file has it where the types are
+   * one, else rounded. Piece by piece no tensor is in memory as a whole.
+   */
+  half(name: string, type: 'bf16' | 'fp16', target: Uint16Array, first: number): void {
+    const located = this.#get(name);
+    const { file, entry } = located;
+    if (entry.type === (type === 'bf16' ? 'BF16' : 'F16')) {
+      file.readInto(entry, 2 * first, new Uint8Array(target.buffer, target.byteOffset, target.byteLength));
+      return;
+    }
+    const elementBytes = entry.type === 'F32' ? 4 : 2;
+    const bytes = new Uint8Array(target.length * elementBytes);
+    file.readInto(entry, first * elementBytes, bytes);
+    const values = this.#toFloat32(bytes.buffer, located);
+    target.set(type === 'bf16' ? float32ToBfloat16(values) : float32ToFloat16(values));
   }
 
   close(): void {
     for (const file of this.#checkpoint.files) file.close();
+  }
+
+  #toFloat32(bytes: ArrayBuffer, { file, entry }: LocatedTensor): Float32Array {
+    switch (entry.type) {
+      case 'F32': return new Float32Array(bytes);
+      case 'BF16': return bfloat16ToFloat32(new Uint16Array(bytes));
+      case 'F16':
+        this.#halfTable ??= float16Table();
+        return float16ToFloat32(new Uint16Array(bytes), this.#halfTable);
+      default: throw new ModelFileError(file.path, `tensor ${entry.name} has type ${entry.type}; supported are F32, F16 and BF16`);
+    }
   }
 
   #check(spec: ModelSpec): void {

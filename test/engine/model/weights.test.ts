@@ -2,7 +2,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { bfloat16ToFloat32, float16Table, float16ToFloat32 } from '../../../engine/model/float-convert.ts';
+import { bfloat16ToFloat32, float16Table, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../../../engine/model/float-convert.ts';
 import { ModelFileError } from '../../../engine/model/model-file-error.ts';
 import { parseModelSpec, type ModelSpec } from '../../../engine/model/spec.ts';
 import { Weights } from '../../../engine/model/weights.ts';
@@ -36,6 +36,36 @@ async function tensorsOf(dir: string, spec: ModelSpec): Promise<Record<string, n
 }
 
 describe('number types', () => {
+  test('every bfloat16 and float16 comes back from float32 as it was', () => {
+    const all = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
+    const finite = (exponent: number) => all.filter((bits) => (bits & exponent) !== exponent || (bits & ~(exponent | 0x8000)) === 0);
+    expect(float32ToBfloat16(bfloat16ToFloat32(finite(0x7f80)))).toEqual(finite(0x7f80));
+    expect(float32ToFloat16(float16ToFloat32(finite(0x7c00), float16Table()))).toEqual(finite(0x7c00));
+    expect(Number.isNaN(bfloat16ToFloat32(float32ToBfloat16(Float32Array.of(NaN)))[0])).toBe(true);
+    expect(Number.isNaN(float16ToFloat32(float32ToFloat16(Float32Array.of(NaN)), float16Table())[0])).toBe(true);
+  });
+
+  test('numbers between two go to the nearer one, and from the middle to the even one', () => {
+    const rounded = (values: number[]) => [...bfloat16ToFloat32(float32ToBfloat16(Float32Array.from(values)))];
+    expect(rounded([1 + 2 ** -9, 1 + 2 ** -8, 1 + 3 * 2 ** -8, 1 + 2 ** -8 + 2 ** -20, -1 - 2 ** -8])).toEqual([1, 1, 1 + 2 ** -6, 1 + 2 ** -7, -1]);
+    const half = (values: number[]) => [...float16ToFloat32(float32ToFloat16(Float32Array.from(values)), float16Table())];
+    expect(half([1 + 2 ** -11, 1 + 3 * 2 ** -11, 2047.5, 2049, 65519, 65520, 2 ** -25, 3 * 2 ** -26, -(2 ** -24)]))
+      .toEqual([1, 1 + 2 ** -9, 2048, 2048, 65504, Infinity, 0, 2 ** -24, -(2 ** -24)]);
+  });
+
+  test.each<[FloatType, 'bf16' | 'fp16']>([['F32', 'bf16'], ['F32', 'fp16'], ['BF16', 'bf16'], ['BF16', 'fp16'], ['F16', 'fp16'], ['F16', 'bf16']])('%s in pieces of %s', async (type, half) => {
+    const model = writeTinyModel({ type });
+    const weights = await Weights.open(model.dir, model.spec);
+    const name = 'model.layers.1.mlp.up_proj.weight';
+    const whole = weights.float32(name);
+    const pieces = new Uint16Array(whole.length);
+    for (let first = 0; first < pieces.length; first += 100) weights.half(name, half, pieces.subarray(first, first + 100), first);
+    expect(pieces).toEqual(half === 'bf16' ? float32ToBfloat16(whole) : float32ToFloat16(whole));
+    expect(() => { weights.half(name, half, new Uint16Array(2), whole.length - 1); }).toThrow(RangeError);
+    weights.close();
+    model.remove();
+  });
+
   test('bfloat16 is the upper half of float32', () => {
     expect([...bfloat16ToFloat32(Uint16Array.of(0x3f80, 0xc040, 0x0000, 0x7f80, 0x0001))]).toEqual([1, -3, 0, Infinity, 2 ** -133]);
   });
