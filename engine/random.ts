@@ -6,11 +6,11 @@
 export class Random {
   readonly #state = new Uint32Array(4);
 
-  /** `seed`: any safe integer; all of its 53 bits and its sign count. */
+  /** `seed`: any safe integer; all of its 53 bits and its sign count, in every word: the first number is made of one word alone. */
   constructor(seed: number) {
     const low = seed >>> 0;
     const high = Math.floor(seed / 2 ** 32) >>> 0;
-    for (let i = 0; i < 4; i++) this.#state[i] = splitmix32((i % 2 === 0 ? low : high) + Math.imul(i + 1, 0x9e3779b9));
+    for (let i = 0; i < 4; i++) this.#state[i] = splitmix32(splitmix32(low + Math.imul(i + 1, 0x9e3779b9)) ^ (high + i));
   }
 
   /** One that will give the same numbers from here on. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { scoreToken } from '../../engine/logprobs.ts';
 import { newSamplerScratch, Sampler, type SamplerContext, type SamplerSettings } from '../../engine/sampler.ts';
+import { chiSquareDeviation } from './chi-square.ts';
 
 const VOCAB = 257;
 const off: SamplerSettings = {
@@ -119,6 +120,14 @@ describe('draws', () => {
       });
     };
     expect(draw(true)).toEqual(draw(false));
+  });
+
+  test('begin anywhere, whichever seeds lie side by side: the choices of a request have consecutive ones', () => {
+    for (const first of [0, 41, 2 ** 40, -3]) {
+      const counts = new Float64Array(16);
+      for (let i = 0; i < 4000; i++) counts[Math.floor(16 * sampler({}, { seed: first + i }).uniform())]!++;
+      expect(chiSquareDeviation(counts, new Float64Array(16).fill(1 / 16))).toBeLessThan(4);
+    }
   });
 
   test('differ for neighbouring, negative and large seeds', () => {

@@ -15,8 +15,12 @@ export class ListEngine implements Engine {
   /** What the classes of a sequence picked, and where; in order of position. */
   readonly #picked = new Map<number, { start: number; index: number; pages: number[] }[]>();
 
-  constructor(pages: number, spec: Partial<EngineSpec> = {}) {
+  /** Peaked logits are one token's; soft ones spread: by the last token mostly, and by all that was seen. */
+  readonly #soft: boolean;
+
+  constructor(pages: number, spec: Partial<EngineSpec> = {}, { soft = false } = {}) {
     this.pages = pages;
+    this.#soft = soft;
     this.#values = new Int32Array(pages * PAGE_TOKENS);
     this.spec = {
       engine: 'list', precision: 'none', layers: 2, kvHeads: 2, vocab: 300, contextLength: 100_000,
@@ -46,7 +50,7 @@ export class ListEngine implements Engine {
     const windows = attention.classes.map((_, index) => this.#windowOf(chunk, index));
     const before = attention.classes.map((list, index) => (windows[index] === null ? this.#sum(chunk, list, index) : 0));
     let own = 0;
-    const rows: number[] = [];
+    const rows: { value: number; token: number }[] = [];
     tokens.forEach((token, i) => {
       const seen = before.map((sum, index) => {
         const window = windows[index] ?? null;
@@ -55,9 +59,11 @@ export class ListEngine implements Engine {
       const value = seen.reduce((print, sum) => mix(print, sum), mix(token, start + i));
       this.#values[this.#slot(chunk, start + i)] = value;
       own = (own + mix(value, 0)) | 0;
-      rows.push((mix(value, 77) >>> 0) % this.spec.vocab);
+      rows.push({ value, token });
     });
-    return logits(chunk.logits === 'none' ? [] : chunk.logits === 'last' ? rows.slice(-1) : rows, this.spec.vocab);
+    const wanted = chunk.logits === 'none' ? [] : chunk.logits === 'last' ? rows.slice(-1) : rows;
+    if (this.#soft) return softLogits(wanted, this.spec.vocab);
+    return logits(wanted.map(({ value }) => (mix(value, 77) >>> 0) % this.spec.vocab), this.spec.vocab);
   }
 
   #slot({ pageTable }: Chunk, position: number): number {
@@ -116,6 +122,15 @@ function logits(peaks: number[], vocab: number): Float32Array | null {
   const rows = new Float32Array(peaks.length * vocab).fill(-50);
   peaks.forEach((peak, row) => { rows[row * vocab + peak] = 20; });
   return rows;
+}
+
+function softLogits(rows: readonly { value: number; token: number }[], vocab: number): Float32Array | null {
+  if (rows.length === 0) return null;
+  const uniform = (a: number, b: number): number => (mix(a, b) >>> 0) / 2 ** 32;
+  return Float32Array.from({ length: rows.length * vocab }, (_, i) => {
+    const { value, token } = rows[Math.floor(i / vocab)]!;
+    return 3 * uniform(token, i % vocab) + 1.5 * uniform(value, i % vocab);
+  });
 }
 
 function mix(a: number, b: number): number {
