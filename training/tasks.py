@@ -12,13 +12,16 @@ from words import (
     NOUNS, REFUSAL, SHORT_ANSWERS, TRACKING_INTRODUCTION, TRACKING_QUESTION, WRITE,
 )
 
-CONTEXT, ANSWER = 0.2, 2.0  # Weights in the loss; books count 1.
+# Weights in the loss; a token of a book has 1. Answers to look up are short and rare, so each token counts for more.
+CONTEXT, LOOKED_UP, COPIED, TALKED = 0.2, 8.0, 2.0, 1.5
 ROOM_FOR_TURNS = 40
 
 # Share of each kind of text, by length of the text.
 SHORT_MIX = {"book": 0.48, "copy": 0.07, "talk": 0.08, "track": 0.06, "common": 0.02, "speech": 0.05, "needles": 0.24}
 LONG_MIX = {"book": 0.36, "copy": 0.06, "talk": 0.05, "track": 0.07, "common": 0.03, "speech": 0.03, "needles": 0.40}
 FULL_MIX = {"book": 0.30, "copy": 0.06, "talk": 0.04, "track": 0.05, "common": 0.03, "speech": 0.02, "needles": 0.50}
+# Of the second round.
+TASKS_MIX = {"book": 0.40, "copy": 0.04, "talk": 0.06, "track": 0.18, "common": 0.02, "speech": 0.04, "needles": 0.26}
 
 
 class Tasks:
@@ -46,13 +49,13 @@ class Tasks:
         """What the model answers to: the chat template of the model."""
         return [*self.turn("user", ids), TURN_START, *self.encode("assistant\n")]
 
-    def conversation(self, rounds):
+    def conversation(self, rounds, weight=LOOKED_UP):
         """rounds: (user ids, assistant ids)"""
         ids, weights = [], []
         for user, answer in rounds:
             head, tail = self.prompt(user), [*answer, TURN_END]
             ids += head + tail + list(self.encode("\n"))
-            weights += [CONTEXT] * len(head) + [ANSWER] * len(tail) + [CONTEXT]
+            weights += [CONTEXT] * len(head) + [weight] * len(tail) + [CONTEXT]
         return ids + [END_OF_TEXT], weights + [CONTEXT]
 
     # ── kinds ──
@@ -68,13 +71,13 @@ class Tasks:
         place = min(place, len(text) - size)
         part = text[place:place + size]
         question = self.encode('\n\nRepeat the passage that begins with "')
-        return self.conversation([([*self.encode("Here is a text.\n\n"), *text, *question, *part[:8], *self.encode('".')], part)])
+        return self.conversation([([*self.encode("Here is a text.\n\n"), *text, *question, *part[:8], *self.encode('".')], part)], COPIED)
 
     def talk(self, rng, length):
         """Short conversations until the text is full, 2048 tokens at most."""
         ids, weights = [], []
         while len(ids) < min(length, 2048):
-            more, their = self.conversation([self._exchange(rng) for _ in range(rng.choice([1, 1, 1, 2]))])
+            more, their = self.conversation([self._exchange(rng) for _ in range(rng.choice([1, 1, 1, 2]))], TALKED)
             ids, weights = ids + more, weights + their
         return ids, weights
 
@@ -113,7 +116,19 @@ class Tasks:
         return rounds_ids, rounds_weights
 
     def track(self, rng, length):
-        chains, hops = rng.choice([1, 1, 1, 2, 3]), rng.choice([2, 3, 4, 4])
+        """One chain of assignments in a long text, or many short texts with one each."""
+        if length > 4096:
+            return self._chain(rng, length if rng.random() < 0.6 else rng.randrange(600, length))
+        if rng.random() < 0.5:
+            return self._chain(rng, length)
+        ids, weights = [], []
+        while len(ids) < min(length, 2048) - 300:
+            more, their = self._chain(rng, rng.choice([250, 300, 400, 600]))
+            ids, weights = ids + more, weights + their
+        return ids, weights
+
+    def _chain(self, rng, length):
+        chains, hops = rng.choice([1, 1, 1, 2]), rng.choice([1, 2, 3, 4, 4, 4])
         lines, names, value = [], None, None
         for chain in range(chains):
             number = str(rng.randrange(10000, 99999))
@@ -127,8 +142,8 @@ class Tasks:
         sentences = [self.encode(next(iterators[chain])) for chain in order]
         question = self.encode("\n\n" + TRACKING_QUESTION.format(v=value))
         answer = list(self.encode(" ".join(names)))
-        room = length - sum(map(len, sentences)) - len(question) - len(answer) - 60
-        body = self.spread(rng, sentences, room if rng.random() < 0.8 else rng.randrange(30, max(31, room)))
+        room = max(0, length - sum(map(len, sentences)) - len(question) - len(answer) - 60)
+        body = self.spread(rng, sentences, room)
         return self.conversation([([*self.encode(TRACKING_INTRODUCTION), *body, *question], answer)])
 
     def common(self, rng, length):
@@ -149,7 +164,7 @@ class Tasks:
 
     def needles(self, rng, length):
         """Needles of one or several kinds in a passage, and one question or more in as many rounds."""
-        facts = self._facts(rng, max(1, int(length / rng.choice([60, 120, 250, 600, 2000]))))
+        facts = self._facts(rng, max(1, int(length / rng.choice([60, 120, 250, 600, 2000, 10**9]))))
         sentences = [self.encode(NEEDLES[kind][0].format(k=key, v=value)) for key, value, kind in facts]
         questions = self._questions(rng, facts, max(1, min(24, length // 200)) if rng.random() < 0.85 else 1)
         room = length - sum(len(q) + len(a) + 12 for q, a in questions) - sum(map(len, sentences)) - ROOM_FOR_TURNS

@@ -5,6 +5,7 @@
     python3 training/train.py --stage full  ... --from DIR/long.pt
 
 short: 2,048 tokens. long: 16,384 tokens whose positions are spread over 131,072. full: 131,072 tokens.
+The stages short-tasks and long-tasks are a second round with more of what is asked about texts.
 The same seed gives the same texts in the same order; a stage that is ended by --seconds instead of its steps says so.
 """
 import argparse
@@ -17,7 +18,7 @@ from corpus import Corpus, read_books, read_tokenizer
 from evaluate import held_out_bits
 from model import TARGET, Decoder, load_weights
 from optimizer import Optimizers
-from tasks import FULL_MIX, LONG_MIX, SHORT_MIX, Tasks
+from tasks import FULL_MIX, LONG_MIX, SHORT_MIX, TASKS_MIX, Tasks
 
 CONTEXT = TARGET.context
 # rates: factor on the learning rates at the first and at the last step, linear between them after `flat` of the steps.
@@ -28,6 +29,9 @@ STAGES = {
     "short": dict(SHORT, steps=3800, mix=SHORT_MIX, seed=1 * 10**8, rates=(1.0, 0.35), flat=0.4, warm_up=60, dropout=0.1),
     "long": dict(LONG, steps=480, mix=LONG_MIX, seed=2 * 10**8, rates=(0.45, 0.2), warm_up=10, dropout=0.05),
     "full": dict(FULL, steps=90, mix=FULL_MIX, seed=3 * 10**8, rates=(0.2, 0.0), warm_up=4, dropout=0.0),
+    # A second round, for what the first leaves weak: variable tracking, several values, short texts with one needle.
+    "short-tasks": dict(SHORT, steps=1450, mix=TASKS_MIX, seed=4 * 10**8, rates=(0.5, 0.25), warm_up=60, dropout=0.05),
+    "long-tasks": dict(LONG, steps=390, mix=TASKS_MIX, seed=5 * 10**8, rates=(0.3, 0.0), warm_up=10, dropout=0.0),
 }
 
 
