@@ -12,7 +12,7 @@ import { scripted } from '../server/scripted-engine.ts';
 const read = (path: string): string => readFileSync(packagePath(path), 'utf8');
 const readme = read('README.md');
 const decisions = readdirSync(packagePath('docs/decisions')).map((name) => `docs/decisions/${name}`);
-const written = ['README.md', 'docs/architecture.md', 'docs/log.md', 'docs/examples/README.md', 'loadtest/README.md', ...decisions];
+const written = ['README.md', 'docs/architecture.md', 'docs/log.md', 'docs/examples/README.md', 'loadtest/README.md', 'training/README.md', 'models/longspan-16m/README.md', 'models/longspan-drafter/README.md', ...decisions];
 const matches = (text: string, pattern: RegExp): string[] => [...new Set([...text.matchAll(pattern)].map((match) => match[1]!))];
 
 describe.each(written)('%s', (path) => {
