@@ -6,9 +6,6 @@
 #define THREADS 256
 #define WARPS (THREADS / WARP)
 #define OUTPUTS 16
-#ifndef RESIDENT
-#define RESIDENT 2
-#endif
 #ifndef INPUT_TILES
 #define INPUT_TILES 1
 #endif
@@ -23,10 +20,15 @@ typedef element weight;
 #define TAKE 8
 #endif
 #define BLOCK (4 * TAKE)
-#define STEPS (TAKE / 4)
-// 16-byte accesses that a lane has under way for each of its two rows.
-#ifndef AHEAD
-#define AHEAD 8
+// 16-byte accesses of a batch, for each of a lane's two rows.
+#define AHEAD 4
+// Two batches in turn, with the rows of x that belong to them, where the registers allow it; else one batch at a time
+// and more blocks on a multiprocessor. Measured: each is the faster one for its kind of weights.
+#if INPUT_TILES == 1 && !defined(WEIGHT_FP8)
+#define TWO_BATCHES
+#define RESIDENT 2
+#else
+#define RESIDENT 3
 #endif
 
 // fp8's exponent in the wider format's place is too small by this power of two. What x is multiplied by brings the sums
@@ -79,42 +81,89 @@ __device__ __forceinline__ uint32 scaleInput(uint32 pair) {
 // Rows of W and of x that a lane reads; null past the end.
 struct Sources { const weight* low; const weight* high; const element* x[INPUT_TILES]; };
 
-// Blocks of channels first.. of the warp, `count` of them at most AHEAD: products with all rows of x.
-__device__ __forceinline__ void loadWeights(uint4 (&low)[AHEAD], uint4 (&high)[AHEAD], const Sources& from, int first, int count) {
+// A batch of blocks of channels: the lane's pieces of its two rows of W, and of x where they are read ahead too.
+struct Batch {
+  uint4 low[AHEAD], high[AHEAD];
+#ifdef TWO_BATCHES
+  eight x[AHEAD];
+#endif
+};
+
+// Blocks first.. of the row, at most AHEAD.
+__device__ __forceinline__ void loadWeights(Batch& batch, const Sources& from, int first, int count) {
   const int t = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < AHEAD; i++) {
     if (i >= count) continue;
-    low[i] = loadStreaming(from.low + (first + i) * BLOCK + t * TAKE);
-    high[i] = loadStreaming(from.high + (first + i) * BLOCK + t * TAKE);
+    batch.low[i] = loadStreaming(from.low + (first + i) * BLOCK + t * TAKE);
+    batch.high[i] = loadStreaming(from.high + (first + i) * BLOCK + t * TAKE);
   }
 }
 
-__device__ __forceinline__ void multiplyBlocks(float (&sums)[INPUT_TILES][4], const uint4 (&low)[AHEAD], const uint4 (&high)[AHEAD],
-                                               const Sources& from, int first, int count) {
-  const int t = threadIdx.x % 4;
+__device__ __forceinline__ eight loadInput(const Sources& from, int tile, int channel) {
+  return from.x[tile] == nullptr ? eight{{0, 0, 0, 0}} : *(const eight*)(from.x[tile] + channel);
+}
+
+__device__ __forceinline__ void loadInputs(Batch& batch, const Sources& from, int first, int count) {
+#ifdef TWO_BATCHES
+#pragma unroll
+  for (int i = 0; i < AHEAD; i++) {
+    if (i < count) batch.x[i] = loadInput(from, 0, (first + i) * BLOCK + threadIdx.x % 4 * TAKE);
+  }
+#endif
+}
+
+// Products of a batch with all rows of x.
+__device__ __forceinline__ void multiplyBatch(float (&sums)[INPUT_TILES][4], const Batch& batch, const Sources& from, int first, int count) {
 #pragma unroll
   for (int i = 0; i < AHEAD; i++) {
     if (i >= count) continue;
 #pragma unroll
     for (int tile = 0; tile < INPUT_TILES; tile++) {
-      uint32 x[2 * STEPS];
 #pragma unroll
-      for (int part = 0; part < STEPS / 2; part++) {
-        eight channels = {{0, 0, 0, 0}};
-        if (from.x[tile] != nullptr) channels = *(const eight*)(from.x[tile] + (first + i) * BLOCK + t * TAKE + part * 8);
+      for (int part = 0; part < TAKE / 8; part++) {
+#ifdef TWO_BATCHES
+        const eight x = batch.x[i];
+#else
+        const eight x = loadInput(from, tile, (first + i) * BLOCK + threadIdx.x % 4 * TAKE + part * 8);
+#endif
 #pragma unroll
-        for (int j = 0; j < 4; j++) x[part * 4 + j] = scaleInput(channels.pair[j]);
-      }
-#pragma unroll
-      for (int step = 0; step < STEPS; step++) {
-        uint32 a[4];
-        unpackWeights(low[i], step, a[0], a[2]);
-        unpackWeights(high[i], step, a[1], a[3]);
-        multiplyTile(sums[tile], a, x[2 * step], x[2 * step + 1]);
+        for (int step = 0; step < 2; step++) {
+          uint32 a[4];
+          unpackWeights(batch.low[i], part * 2 + step, a[0], a[2]);
+          unpackWeights(batch.high[i], part * 2 + step, a[1], a[3]);
+          multiplyTile(sums[tile], a, scaleInput(x.pair[2 * step]), scaleInput(x.pair[2 * step + 1]));
+        }
       }
     }
   }
+}
+
+// All blocks of the warp; the first weights are under way before the kernel ahead has ended.
+__device__ __forceinline__ void multiplyAll(float (&sums)[INPUT_TILES][4], const Sources& from, int numBlocks) {
+  const int stride = WARPS * AHEAD;
+  int first = threadIdx.x / WARP * AHEAD;
+  Batch batch;
+  loadWeights(batch, from, first, numBlocks - first);
+  awaitInputs();
+#ifdef TWO_BATCHES
+  Batch next;
+  loadInputs(batch, from, first, numBlocks - first);
+  for (; first < numBlocks; first += 2 * stride) {
+    loadWeights(next, from, first + stride, numBlocks - first - stride);
+    loadInputs(next, from, first + stride, numBlocks - first - stride);
+    multiplyBatch(sums, batch, from, first, numBlocks - first);
+    loadWeights(batch, from, first + 2 * stride, numBlocks - first - 2 * stride);
+    loadInputs(batch, from, first + 2 * stride, numBlocks - first - 2 * stride);
+    multiplyBatch(sums, next, from, first + stride, numBlocks - first - stride);
+  }
+#else
+  while (first < numBlocks) {
+    multiplyBatch(sums, batch, from, first, numBlocks - first);
+    first += stride;
+    loadWeights(batch, from, first, numBlocks - first);
+  }
+#endif
 }
 
 // The products of a block: sums of 16 rows of W, of which 8 begin at lowRow and 8 at highRow, with `rows` rows of x.
@@ -128,16 +177,7 @@ __device__ __forceinline__ void multiplyRows(float* shared, const element* x, co
 #pragma unroll
   for (int tile = 0; tile < INPUT_TILES; tile++) sums[tile][0] = sums[tile][1] = sums[tile][2] = sums[tile][3] = 0;
 
-  const int numBlocks = inputs / BLOCK;
-  uint4 low[AHEAD], high[AHEAD];
-  bool isReady = false;
-  for (int first = warp * AHEAD; first < numBlocks || !isReady; first += WARPS * AHEAD) {
-    const int count = min(AHEAD, numBlocks - first);
-    loadWeights(low, high, from, first, count);
-    if (!isReady) awaitInputs();
-    isReady = true;
-    multiplyBlocks(sums, low, high, from, first, count);
-  }
+  multiplyAll(sums, from, inputs / BLOCK);
   float* own = shared + warp * OUTPUTS * ROWS;
 #pragma unroll
   for (int tile = 0; tile < INPUT_TILES; tile++) {
