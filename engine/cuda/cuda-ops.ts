@@ -136,15 +136,10 @@ export class CudaOps implements Ops<CudaValue> {
   }
 
   attend(layer: number, q: CudaValue, k: CudaValue, v: CudaValue): CudaValue {
-    const { spec } = this.#parts;
     this.#checkLayout(q, k, v);
-    this.#write(layer, q, k);
-    if (this.#tables.sizes.scoreUnits > 0) this.#select(layer, q);
-    const width = spec.heads * spec.headDim;
-    const out = this.#parts.workspace.get('attended', this.#rows * width * ELEMENT_BYTES);
-    if (this.#tables.sizes.units > 0) this.#attend(layer, q, out);
-    if (this.#tables.sizes.hopperUnits > 0) this.#attendHopper(layer, q, out);
-    return value(out, width);
+    this.write(layer, q, k);
+    if (this.#tables.sizes.scoreUnits > 0) this.select(layer, q);
+    return this.read(layer, q);
   }
 
   siluMul(gate: CudaValue, up: CudaValue): CudaValue {
@@ -193,7 +188,8 @@ export class CudaOps implements Ops<CudaValue> {
     if (!isOneProduct || !q.turned || !k.turned) throw new RangeError('queries, keys and values are to be one product, queries and keys turned');
   }
 
-  #write(layer: number, q: CudaValue, k: CudaValue): void {
+  /** Norms and turns q and k, writes k and v to their pages. Public, as the next two, for benchmarks of one part. */
+  write(layer: number, q: CudaValue, k: CudaValue): void {
     const { spec, kernels, kv } = this.#parts;
     kernels.get('rope_write').launch(
       { grid: [this.#tables.sizes.writes, spec.kvHeads], block: [ATTEND_THREADS] },
@@ -201,7 +197,8 @@ export class CudaOps implements Ops<CudaValue> {
       kv.keys(layer), kv.values(layer), kv.statistics(layer), spec.kvHeads, spec.heads / spec.kvHeads);
   }
 
-  #select(layer: number, q: CudaValue): void {
+  /** Scores candidates and picks. */
+  select(layer: number, q: CudaValue): void {
     const { spec, kernels, kv, workspace, multiprocessors } = this.#parts;
     const { layers, heads, kvHeads } = spec;
     const { sizes, maxCandidates } = this.#tables;
@@ -216,6 +213,16 @@ export class CudaOps implements Ops<CudaValue> {
       { grid: [heads, sizes.scoreUnits], block: [ROW_THREADS] },
       scores, stride, this.#table('scoreUnits'), this.#table('chunks'), this.#table('lists'), this.#at.entries, this.#table('classOf'),
       this.#at.selection, this.#parts.maxPick(), layer, layers, kvHeads, heads / kvHeads);
+  }
+
+  /** Attention over the lists and the chunks' own tokens. */
+  read(layer: number, q: CudaValue): CudaValue {
+    const { spec, workspace } = this.#parts;
+    const width = spec.heads * spec.headDim;
+    const out = workspace.get('attended', this.#rows * width * ELEMENT_BYTES);
+    if (this.#tables.sizes.units > 0) this.#attend(layer, q, out);
+    if (this.#tables.sizes.hopperUnits > 0) this.#attendHopper(layer, q, out);
+    return value(out, width);
   }
 
   #attend(layer: number, q: CudaValue, out: bigint): void {

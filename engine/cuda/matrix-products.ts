@@ -76,6 +76,11 @@ export class MatrixProducts {
     else known.push(weight);
   }
 
+  /** No weight that was told of is there any more. */
+  forgetWeights(): void {
+    this.#weights.clear();
+  }
+
   /** Issues the product on the stream. The first of a shape makes its plan, which may not happen in a capture. */
   multiply(product: Product): void {
     if (product.rows === 0) return;

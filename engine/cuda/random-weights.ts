@@ -10,6 +10,7 @@ import type { ElementType } from './matrix-products.ts';
 const BLOCK = 1 << 24;
 /** Sign and fraction are random, the exponent is that of 2^-6: rows of 4096 then neither grow nor vanish much. */
 const EXPONENTS: Readonly<Record<ElementType, number>> = { bf16: 121 << 7, fp16: 9 << 10 };
+const FRACTION_BITS: Readonly<Record<ElementType, number>> = { bf16: 7, fp16: 10 };
 const RANDOM_BITS: Readonly<Record<ElementType, number>> = { bf16: 0x807f, fp16: 0x83ff };
 
 export class RandomWeights implements WeightSource {
@@ -42,13 +43,14 @@ export class RandomWeights implements WeightSource {
   }
 }
 
-/** A block of random numbers, over and over. */
-export function randomNumbers(type: ElementType, length: number): Uint16Array {
+/** A block of random numbers, over and over: 2^-6 to 2^-5 in size, or 2^exponent to twice that. */
+export function randomNumbers(type: ElementType, length: number, exponent = -6): Uint16Array {
+  const bits = EXPONENTS[type] + ((exponent + 6) << FRACTION_BITS[type]);
   const numbers = new Uint16Array(length);
   let state = 1;
   for (let i = 0; i < Math.min(BLOCK, length); i++) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    numbers[i] = ((state >>> 16) & RANDOM_BITS[type]) | EXPONENTS[type];
+    numbers[i] = ((state >>> 16) & RANDOM_BITS[type]) | bits;
   }
   for (let done = BLOCK; done < length; done *= 2) numbers.copyWithin(done, 0, Math.min(done, length - done));
   return numbers;
