@@ -68,7 +68,7 @@ async function createBest(options: CreateEngineOptions): Promise<Engine> {
 async function createCuda(options: CreateEngineOptions): Promise<Engine> {
   const { precision, kvTokens, maxModelLen, maxSequences, stepTokens } = options;
   if (precision !== 'auto' && !isGpuPrecision(precision)) {
-    throw new UnsupportedModelError(`The cuda engine does not support precision '${precision}'; supported are bf16 and fp16.`);
+    throw new UnsupportedModelError(`The cuda engine does not support precision '${precision}'; supported are bf16, fp16 and fp8.`);
   }
   const { CudaEngine } = await import('./cuda/cuda-engine.ts');
   const wanted = (spec: ModelSpec): number => Math.ceil((maxModelLen || spec.contextLength) / PAGE_TOKENS) * maxSequences;
@@ -79,8 +79,8 @@ async function createCuda(options: CreateEngineOptions): Promise<Engine> {
   })));
 }
 
-function isGpuPrecision(precision: string): precision is 'bf16' | 'fp16' {
-  return precision === 'bf16' || precision === 'fp16';
+function isGpuPrecision(precision: string): precision is 'bf16' | 'fp16' | 'fp8' {
+  return ['bf16', 'fp16', 'fp8'].includes(precision);
 }
 
 /** What the checkpoint has; bf16 where it is wider, since that has float32's range. */

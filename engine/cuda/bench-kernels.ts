@@ -18,6 +18,7 @@ import { CublasLt } from './ffi/cublas-lt.ts';
 import { Nvrtc } from './ffi/nvrtc.ts';
 import { Kernels } from './kernels.ts';
 import { KvMemory } from './kv-memory.ts';
+import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts } from './matrix-products.ts';
 import { randomNumbers } from './random-weights.ts';
 import { buildRunTables, type RunTables } from './run-tables.ts';
@@ -75,15 +76,16 @@ class KernelBench {
 
   constructor() {
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: this.device.properties.architecture });
-    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90 });
+    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, fp8: false });
     const workspace = this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products');
     this.#products = new MatrixProducts(CublasLt.open(libraries), { device: this.device, workspace, type: 'bf16' });
     this.#kv = new KvMemory(spec, this.memory, PAGES);
     for (const buffer of this.#kv.buffers()) this.#fill(buffer);
     this.#qkv = this.memory.allocate(8192 * width() * 2, 'queries, keys and values');
     this.#selection = this.memory.allocate(16 * spec.heads * MAX_PICK * 4, 'picked pages');
+    const space = new Workspace(this.device, this.memory);
     this.#parts = {
-      spec, kernels, products: this.#products, kv: this.#kv, workspace: new Workspace(this.device, this.memory),
+      spec, kernels, kv: this.#kv, workspace: space, linears: new LinearLayers({ kernels, products: this.#products, workspace: space }),
       maxPick: () => MAX_PICK, multiprocessors: this.device.properties.multiprocessors, weights: noWeights(),
     };
   }
@@ -123,10 +125,10 @@ class KernelBench {
     const places = chunks.map((of, i) => ({ chunk: chunkOf(of, i, chunks.length, pick), slot: pick > 0 ? i : -1, fresh: pick > 0, moved: (page: number) => page }));
     const tables = buildRunTables(places, {
       layers: 1, kvHeads: spec.kvHeads, group: spec.heads / spec.kvHeads, pairs: spec.headDim / 2, hasWindows: false,
-      hopperRows: this.#parts.kernels.attendHopper === null ? null : HOPPER_ROWS, frequencies: null,
+      hopperRows: this.#parts.kernels.has('attend_hopper') ? HOPPER_ROWS : null, hopperScores: this.#parts.kernels.has('score_hopper'), frequencies: null,
     }, []);
     const ops = this.#ops(tables);
-    const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true };
+    const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true, ungated: null };
     this.#fill(this.#qkv);
     const figures: Figure[] = [];
     if (pick > 0) {

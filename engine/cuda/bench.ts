@@ -13,9 +13,8 @@ import { readJsonFile } from '../model/model-file-error.ts';
 import { parseModelSpec, type ModelSpec } from '../model/spec.ts';
 import { Weights } from '../model/weights.ts';
 import { whyNoCuda } from './availability.ts';
-import { CudaEngine } from './cuda-engine.ts';
+import { CudaEngine, type CudaPrecision } from './cuda-engine.ts';
 import { measureCeilings, type Ceilings } from './ceilings.ts';
-import type { ElementType } from './matrix-products.ts';
 import { RandomWeights, randomNumbers } from './random-weights.ts';
 
 /** config.json of Llama-3.1-8B, as far as speed depends on it. */
@@ -34,7 +33,7 @@ const half: AttentionSettings = { ...lserve, streamingHeads: 0.5 };
 
 interface Options {
   readonly model: string;
-  readonly precision: ElementType;
+  readonly precision: CudaPrecision;
   readonly depths: readonly number[];
   readonly prefills: readonly number[];
   readonly batches: readonly (readonly [batch: number, depth: number])[];
@@ -63,9 +62,10 @@ async function main(): Promise<void> {
   const began = performance.now();
   const { engine, spec } = await loadEngine(options, libraries);
   engine.device.synchronize();
+  const type = options.precision === 'fp16' ? 'fp16' : 'bf16';
   const startSeconds = (performance.now() - began) / 1000;
-  for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers(options.precision, 1 << 24));
-  const ceilings = measureCeilings(engine.device, engine.memory, options.precision);
+  for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers(type, 1 << 24));
+  const ceilings = measureCeilings(engine.device, engine.memory, type);
   print(`${engine.device.properties.name}, ${options.precision}, ${engine.pages * PAGE_TOKENS} tokens of KV memory; weights resident after ${startSeconds.toFixed(1)} s`);
   print(`ceilings: copy ${(ceilings.copyBytesPerSecond / 1e12).toFixed(2)} TB/s, products ${(ceilings.flopsPerSecond / 1e12).toFixed(0)} TFLOP/s`);
   const bench = new Bench(engine, spec, { ceilings, repeats: options.repeats });
@@ -250,7 +250,7 @@ function readOptions(argv: readonly string[]): Options {
   });
   const numbers = (text: string): number[] => (text === '' ? [] : text.split(',').map(Number));
   return {
-    model: values.model, precision: values.precision === 'fp16' ? 'fp16' : 'bf16', depths: numbers(values.depths), prefills: numbers(values.prefills),
+    model: values.model, precision: values.precision === 'fp16' || values.precision === 'fp8' ? values.precision : 'bf16', depths: numbers(values.depths), prefills: numbers(values.prefills),
     batches: values.batches === '' ? [] : values.batches.split(',').map((pair) => pair.split('x').map(Number) as [number, number]), repeats: Number(values.repeats),
   };
 }

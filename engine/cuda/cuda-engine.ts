@@ -14,13 +14,14 @@ import { CudaOps, scoreStride, type OpsParts, type RunAddresses } from './cuda-o
 import type { Graph } from './device.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer, type PinnedBuffer } from './device-memory.ts';
-import { DeviceWeights, type WeightSource } from './device-weights.ts';
+import { DeviceWeights, type Quantize, type WeightSource } from './device-weights.ts';
 import { CublasLt } from './ffi/cublas-lt.ts';
 import { DeviceMemoryError } from './ffi/cuda-error.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
 import { Nvrtc } from './ffi/nvrtc.ts';
 import { Kernels } from './kernels.ts';
 import { headPad, KvMemory } from './kv-memory.ts';
+import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
 import { planRuns } from './run-planner.ts';
@@ -28,11 +29,14 @@ import { buildRunTables, isDecodeRun, outputRows, type ChunkPlace, type RunModel
 import { SelectionSlots } from './selection-slots.ts';
 import { Workspace } from './workspace.ts';
 
+/** fp8: weights of the layers in E4M3 with a scale for each output, made at load; all else bf16. */
+export type CudaPrecision = ElementType | 'fp8';
+
 export interface CudaEngineOptions {
   readonly spec: ModelSpec;
   readonly weights: WeightSource;
   readonly headOrder: Int32Array | null;
-  readonly precision: ElementType;
+  readonly precision: CudaPrecision;
   /** Pages of KV memory: a number, or how many are wanted of what memory allows. */
   readonly pages: { readonly exactly: number } | { readonly atMost: number };
   /** Tokens of a step that memory is set aside for; longer ones take more. */
@@ -96,11 +100,13 @@ export class CudaEngine implements Engine {
     this.#workspace = new Workspace(this.device, this.memory);
     const { properties } = this.device;
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
-    this.#kernels = new Kernels(this.device, compiler, { type: precision, headDim: spec.headDim, hopper: (options.hopper ?? true) && suitsHopper(spec, properties.capability) });
+    const hopper = (options.hopper ?? true) && suitsHopper(spec, properties.capability);
+    const type = precision === 'fp8' ? 'bf16' : precision;
+    this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, fp8: precision === 'fp8' });
     this.#products = new MatrixProducts(CublasLt.open(libraries), {
-      device: this.device, type: precision, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
+      device: this.device, type, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
     });
-    const deviceWeights = new DeviceWeights(spec, { weights, memory: this.memory, type: precision });
+    const deviceWeights = new DeviceWeights(spec, { weights, memory: this.memory, type, quantize: precision === 'fp8' ? this.#quantize() : null });
     deviceWeights.register(this.#products);
     this.#vocabStride = deviceWeights.linear([spec.tiedHead ? 'model.embed_tokens' : 'lm_head']).columns;
     const fixed = this.#rope.frequencies(0);
@@ -111,9 +117,10 @@ export class CudaEngine implements Engine {
     this.kv = new KvMemory(spec, this.memory, this.pages + MAX_MOVED_PAGES);
     this.#moved = new MovedPages(this.pages, MAX_MOVED_PAGES);
     this.spec = engineSpec(spec, precision, options.headOrder);
-    this.#runModel = runModel(spec, this.#rope, this.#kernels.attendHopper === null ? null : HOPPER.rows);
+    this.#runModel = runModel(spec, this.#rope, hopper);
     this.#parts = {
-      spec, kernels: this.#kernels, weights: deviceWeights, products: this.#products, kv: this.kv, workspace: this.#workspace,
+      spec, kernels: this.#kernels, weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
+      linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace }),
       maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors,
     };
   }
@@ -218,6 +225,14 @@ export class CudaEngine implements Engine {
     this.#dropGraphs();
     this.#maxPick = 2 ** Math.ceil(Math.log2(most));
     ({ slots: this.#slots, selection: this.#selection } = this.#newSelection(this.#maxPick));
+  }
+
+  #quantize(): Quantize {
+    return ({ from, rows, inner }, { bytes, scales }) => {
+      this.#kernels.get('quantize_rows').launch({ grid: [rows], block: [256] }, from, bytes, scales, inner);
+      // The matrix is freed next.
+      this.device.synchronize();
+    };
   }
 
   #newSelection(maxPick: number): { slots: SelectionSlots; selection: DeviceBuffer } {
@@ -351,10 +366,10 @@ function suitsHopper({ headDim, heads, kvHeads }: ModelSpec, capability: number)
   return capability === HOPPER.capability && HOPPER.headDims.some((width) => width === headDim) && HOPPER.groupRows % (heads / kvHeads) === 0;
 }
 
-function runModel(spec: ModelSpec, rope: Rope, hopperRows: number | null): RunModel {
+function runModel(spec: ModelSpec, rope: Rope, hopper: boolean): RunModel {
   const { layers, kvHeads, heads } = spec;
   return {
-    layers, kvHeads, group: heads / kvHeads, pairs: rope.pairs, hopperRows,
+    layers, kvHeads, group: heads / kvHeads, pairs: rope.pairs, hopperRows: hopper ? HOPPER.rows : null, hopperScores: hopper,
     hasWindows: spec.slidingWindow.some((window) => window !== null),
     frequencies: spec.rope.type === 'dynamic' ? (tokens) => rope.frequencies(tokens) : null,
   };
@@ -370,7 +385,7 @@ function checkModel({ hidden, inner, heads, kvHeads, headDim }: ModelSpec): void
   if (heads / kvHeads > MOST_GROUP) throw new UnsupportedModelError(`The cuda engine serves up to ${MOST_GROUP} query heads for a KV head, this model has ${heads / kvHeads}.`);
 }
 
-function engineSpec(spec: ModelSpec, precision: ElementType, headOrder: Int32Array | null): EngineSpec {
+function engineSpec(spec: ModelSpec, precision: CudaPrecision, headOrder: Int32Array | null): EngineSpec {
   const { layers, kvHeads, vocab, contextLength, slidingWindow } = spec;
   return {
     engine: 'cuda', precision, layers, kvHeads, vocab, contextLength, slidingWindow, headOrder,

@@ -5,10 +5,10 @@
  */
 import type { Ops, WeightName } from '../model/ops.ts';
 import type { ModelSpec } from '../model/spec.ts';
-import type { DeviceWeights } from './device-weights.ts';
+import type { DeviceWeights, LinearWeight } from './device-weights.ts';
 import type { Kernels } from './kernels.ts';
+import type { LinearLayers } from './linear-layers.ts';
 import { headPad, type KvMemory } from './kv-memory.ts';
-import type { MatrixProducts } from './matrix-products.ts';
 import type { RunTables } from './run-tables.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -17,7 +17,7 @@ export interface OpsParts {
   readonly spec: ModelSpec;
   readonly kernels: Kernels;
   readonly weights: DeviceWeights;
-  readonly products: MatrixProducts;
+  readonly linears: LinearLayers;
   readonly kv: KvMemory;
   readonly workspace: Workspace;
   /** Of the selection memory. */
@@ -46,6 +46,8 @@ export interface CudaValue {
   /** Weight of a norm over each head, still to be done; 0n for none. */
   readonly headNorm: bigint;
   readonly turned: boolean;
+  /** Gate and up projections that are still to be computed, together with what gates them; null else. */
+  readonly ungated: { readonly x: bigint; readonly weight: LinearWeight } | null;
 }
 
 const ELEMENT_BYTES = 2;
@@ -114,11 +116,16 @@ export class CudaOps implements Ops<CudaValue> {
 
   /** Views of one matrix of outputs, side by side. */
   linears(x: CudaValue, layers: readonly WeightName[]): CudaValue[] {
-    const { weight, bias, columns, inner } = this.#parts.weights.linear(layers);
+    const weight = this.#parts.weights.linear(layers);
+    const { columns } = weight;
+    if (layers.length === 2 && this.#parts.linears.canGate(weight, this.#rows)) {
+      const pending = { ...value(0n, columns), ungated: { x: x.address, weight } };
+      return [pending, pending];
+    }
     const name = ['', 'delta', 'gate and up', 'queries, keys and values'][layers.length];
     if (name === undefined || name === '') throw new RangeError(`${layers.length} linear layers of one input have no buffer`);
     const y = this.#parts.workspace.get(name, this.#rows * columns * ELEMENT_BYTES);
-    this.#parts.products.multiply({ x: x.address, rows: this.#rows, weight, columns, inner, bias, y, output: 'element' });
+    this.#parts.linears.apply({ x: x.address, rows: this.#rows, weight, y });
     let offset = 0;
     return layers.map((layer) => {
       const view = value(y + BigInt(offset * ELEMENT_BYTES), columns);
@@ -144,8 +151,12 @@ export class CudaOps implements Ops<CudaValue> {
 
   siluMul(gate: CudaValue, up: CudaValue): CudaValue {
     const { inner } = this.#parts.spec;
-    if (up.address - gate.address !== BigInt(inner * ELEMENT_BYTES) || gate.stride !== 2 * inner) throw new RangeError('gate and up are to be one product');
     const out = this.#parts.workspace.get('gated', this.#rows * inner * ELEMENT_BYTES);
+    if (gate.ungated !== null) {
+      this.#parts.linears.gated({ ...gate.ungated, rows: this.#rows, y: out });
+      return value(out, inner);
+    }
+    if (up.address - gate.address !== BigInt(inner * ELEMENT_BYTES) || gate.stride !== 2 * inner) throw new RangeError('gate and up are to be one product');
     this.#parts.kernels.get('silu_mul').launch({ grid: [this.#rows, Math.ceil(inner / SILU_SPAN)], block: [ROW_THREADS] }, gate.address, out, inner);
     return value(out, inner);
   }
@@ -156,11 +167,11 @@ export class CudaOps implements Ops<CudaValue> {
 
   /** -> [outputRows, padded vocabulary] float32 in the workspace 'logits'. */
   logits(x: CudaValue, layer: WeightName): CudaValue {
-    const { weight, bias, columns, inner } = this.#parts.weights.linear([layer]);
+    const weight = this.#parts.weights.linear([layer]);
     const rows = this.#tables.sizes.outputRows;
-    const y = this.#parts.workspace.get('logits', rows * columns * 4);
-    this.#parts.products.multiply({ x: x.address, rows, weight, columns, inner, bias, y, output: 'float32' });
-    return value(y, columns);
+    const y = this.#parts.workspace.get('logits', rows * weight.columns * 4);
+    this.#parts.linears.apply({ x: x.address, rows, weight, y }, 'float32');
+    return value(y, weight.columns);
   }
 
   get #rows(): number {
@@ -204,11 +215,18 @@ export class CudaOps implements Ops<CudaValue> {
     const { sizes, maxCandidates } = this.#tables;
     const stride = scoreStride(maxCandidates);
     const scores = workspace.get('scores', sizes.scoreUnits * heads * stride * 4);
-    const blocks = Math.min(Math.ceil(stride / PAGES_PER_SCORE_BLOCK), Math.ceil(SCORE_BLOCKS_PER_MULTIPROCESSOR * multiprocessors / (kvHeads * sizes.scoreUnits)));
-    kernels.get('score').launch(
-      { grid: [blocks, kvHeads, sizes.scoreUnits], block: [ATTEND_THREADS] },
-      q.address, q.stride, kv.statistics(layer), this.#table('scoreUnits'), this.#table('chunks'), this.#table('lists'), this.#at.entries,
-      this.#table('classOf'), scores, stride, layer, kvHeads, heads / kvHeads);
+    const ofPrefill = sizes.hopperScoreUnits;
+    const ofDecode = sizes.scoreUnits - ofPrefill;
+    const launch = (name: 'score' | 'score_hopper', first: number, count: number, block: number, pagesPerBlock: number, perDevice: number, shared: number): void => {
+      if (count === 0) return;
+      const blocks = Math.max(1, Math.min(Math.ceil(stride / pagesPerBlock), Math.ceil(perDevice * multiprocessors / (kvHeads * count))));
+      kernels.get(name).launch(
+        { grid: [blocks, kvHeads, count], block: [block], shared },
+        q.address, q.stride, kv.statistics(layer), this.#table('scoreUnits') + BigInt(4 * first), this.#table('chunks'), this.#table('lists'), this.#at.entries,
+        this.#table('classOf'), scores + BigInt(first * heads * stride * 4), stride, layer, kvHeads, heads / kvHeads);
+    };
+    launch('score', 0, ofDecode, ATTEND_THREADS, PAGES_PER_SCORE_BLOCK, SCORE_BLOCKS_PER_MULTIPROCESSOR, 0);
+    launch('score_hopper', ofDecode, ofPrefill, ROW_THREADS, 2 * PAGES_PER_SCORE_BLOCK, 1, spec.headDim * 1024 + 1024);
     kernels.get('pick').launch(
       { grid: [heads, sizes.scoreUnits], block: [ROW_THREADS] },
       scores, stride, this.#table('scoreUnits'), this.#table('chunks'), this.#table('lists'), this.#at.entries, this.#table('classOf'),
@@ -244,7 +262,7 @@ export class CudaOps implements Ops<CudaValue> {
   #attendHopper(layer: number, q: CudaValue, out: bigint): void {
     const { spec, kernels, kv } = this.#parts;
     const { layers, heads, kvHeads, headDim } = spec;
-    kernels.attendHopper!.launch(
+    kernels.get('attend_hopper').launch(
       { grid: [this.#tables.sizes.hopperUnits, kvHeads], block: [HOPPER_THREADS], shared: HOPPER_SHARED[headPad(headDim)]! },
       q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('hopperUnits'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(),
@@ -272,5 +290,5 @@ export function scoreStride(maxCandidates: number): number {
 }
 
 function value(address: bigint, stride: number): CudaValue {
-  return { address, stride, rows: 'all', headNorm: 0n, turned: false };
+  return { address, stride, rows: 'all', headNorm: 0n, turned: false, ungated: null };
 }

@@ -14,7 +14,10 @@ export type WeightSource = Pick<Weights, 'has' | 'shape' | 'half'>;
 
 /** One matrix of one or several linear layers. */
 export interface LinearWeight {
+  /** Of the element type; E4M3 bytes where there are scales. [columns, inner] */
   readonly weight: bigint;
+  /** Of fp8 weights, one for each output; null else. [columns] float32 */
+  readonly scales: bigint | null;
   /** null where no layer of it has a bias. [columns] */
   readonly bias: bigint | null;
   /** Outputs, padded to COLUMN_UNIT. */
@@ -30,10 +33,12 @@ export class DeviceWeights {
   readonly #vectors = new Map<string, bigint>();
   readonly #linears = new Map<string, LinearWeight>();
 
-  constructor(spec: ModelSpec, { weights, memory, type }: { weights: WeightSource; memory: DeviceMemory; type: ElementType }) {
+  /** `quantize`: makes fp8 of a matrix where it lies for the moment; null keeps 16 bits. Table and head always keep them. */
+  constructor(spec: ModelSpec, { weights, memory, type, quantize }: { weights: WeightSource; memory: DeviceMemory; type: ElementType; quantize: Quantize | null }) {
     const groups = linearGroups(spec);
     const vectors = decoderTensors(spec).filter(({ name, shape, optional }) => shape.length === 1 && !optional && name.includes('norm')).map(({ name }) => name);
-    const bytesOf = (names: readonly string[]): number => matrixBytes(names, weights);
+    const isFp8 = (names: readonly string[]): boolean => quantize !== null && names[0]!.includes('.layers.');
+    const bytesOf = (names: readonly string[]): number => matrixBytes(names, weights, isFp8(names));
     const total = groups.reduce((sum, names) => sum + bytesOf(names), 0) + vectors.reduce((sum, name) => sum + aligned(weights.shape(name)[0]! * ELEMENT_BYTES), 0);
     const arena = new Arena(memory.allocate(total, 'the weights'));
     const put = (name: string, to: DeviceBuffer, offset: number): void => {
@@ -47,7 +52,7 @@ export class DeviceWeights {
       put(name, buffer, 0);
       this.#vectors.set(name, buffer.address);
     }
-    for (const names of groups) this.#linears.set(names.join(), loadGroup(names, { weights, memory, arena, put }));
+    for (const names of groups) this.#linears.set(names.join(), loadGroup(names, { weights, memory, arena, put, quantize: isFp8(names) ? quantize : null }));
   }
 
   /** A norm's weight. [its width] */
@@ -61,22 +66,27 @@ export class DeviceWeights {
   }
 
   register(products: MatrixProducts): void {
-    for (const { weight, columns, inner } of this.#linears.values()) products.register(weight, columns, inner);
+    for (const { weight, scales, columns, inner } of this.#linears.values()) if (scales === null) products.register(weight, columns, inner);
   }
 }
 
+/** Makes E4M3 bytes and one scale for each row out of a matrix. */
+export type Quantize = (matrix: { from: bigint; rows: number; inner: number }, to: { bytes: bigint; scales: bigint }) => void;
+
 interface Loading {
+  readonly quantize: Quantize | null;
   readonly weights: WeightSource;
   readonly memory: DeviceMemory;
   readonly arena: Arena;
   readonly put: (name: string, to: DeviceBuffer, offset: number) => void;
 }
 
-function loadGroup(names: readonly string[], { weights, memory, arena, put }: Loading): LinearWeight {
+function loadGroup(names: readonly string[], { weights, memory, arena, put, quantize }: Loading): LinearWeight {
   const inner = weights.shape(`${names[0]!}.weight`)[1]!;
   const outputs = names.map((name) => weights.shape(`${name}.weight`)[0]!);
   const columns = padded(outputs.reduce((a, b) => a + b, 0));
-  const matrix = arena.take(columns * inner * ELEMENT_BYTES);
+  const bytes = columns * inner * ELEMENT_BYTES;
+  const matrix = quantize === null ? arena.take(bytes) : memory.allocate(bytes, 'a matrix to quantize');
   memory.clear(matrix);
   const hasBias = names.some((name) => weights.has(`${name}.bias`));
   const bias = hasBias ? arena.take(columns * ELEMENT_BYTES) : null;
@@ -87,7 +97,12 @@ function loadGroup(names: readonly string[], { weights, memory, arena, put }: Lo
     if (bias !== null && weights.has(`${name}.bias`)) put(`${name}.bias`, bias, first * ELEMENT_BYTES);
     first += outputs[i]!;
   });
-  return { weight: matrix.address, bias: bias?.address ?? null, columns, inner };
+  const rest = { bias: bias?.address ?? null, columns, inner };
+  if (quantize === null) return { weight: matrix.address, scales: null, ...rest };
+  const [small, scales] = [arena.take(columns * inner), arena.take(columns * 4)];
+  quantize({ from: matrix.address, rows: columns, inner }, { bytes: small.address, scales: scales.address });
+  memory.free(matrix);
+  return { weight: small.address, scales: scales.address, ...rest };
 }
 
 /** As decoder.ts asks for them. */
@@ -103,11 +118,12 @@ function linearGroups({ layers, tiedHead }: ModelSpec): readonly (readonly strin
   return [['model.embed_tokens'], ...groups, ...(tiedHead ? [] : [['lm_head']])];
 }
 
-function matrixBytes(names: readonly string[], weights: WeightSource): number {
+function matrixBytes(names: readonly string[], weights: WeightSource, isFp8: boolean): number {
   const inner = weights.shape(`${names[0]!}.weight`)[1]!;
   const columns = padded(names.reduce((sum, name) => sum + weights.shape(`${name}.weight`)[0]!, 0));
   const hasBias = names.some((name) => weights.has(`${name}.bias`));
-  return aligned(columns * inner * ELEMENT_BYTES) + (hasBias ? aligned(columns * ELEMENT_BYTES) : 0);
+  const ofWeights = isFp8 ? aligned(columns * inner) + aligned(columns * 4) : aligned(columns * inner * ELEMENT_BYTES);
+  return ofWeights + (hasBias ? aligned(columns * ELEMENT_BYTES) : 0);
 }
 
 function padded(columns: number): number {

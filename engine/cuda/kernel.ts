@@ -20,6 +20,12 @@ export interface Geometry {
   readonly shared?: number;
 }
 
+/** CUlaunchConfig and the one CUlaunchAttribute that it points to: a kernel may begin before the one ahead has ended. */
+const CONFIG = { bytes: 128, shared: 24, stream: 32, attributes: 40, numAttributes: 48, attribute: 56, value: 64 } as const;
+const PROGRAMMATIC_SERIALIZATION = 6;
+/** Compute capability from which kernels may begin early. */
+const PROGRAMMATIC_CAPABILITY = 90;
+
 const sizes: Readonly<Record<ParameterType, number>> = { pointer: 8, int32: 4, int64: 8, float32: 4, tensorMap: 128 };
 const alignments: Readonly<Record<ParameterType, number>> = { pointer: 8, int32: 4, int64: 8, float32: 4, tensorMap: 64 };
 const INT32_END = 2 ** 31;
@@ -53,6 +59,8 @@ export class Kernel {
   readonly #offsets: readonly number[];
   /** Addresses inside #values: both must live as long as the kernel. */
   readonly #pointers: BigUint64Array;
+  /** Grid, block, shared memory, stream and attribute of a launch. */
+  readonly #config: DataView;
   /** What the function's attribute says: static and dynamic memory together may pass 48 KiB only with it. */
   #sharedLimit = 0;
 
@@ -61,7 +69,8 @@ export class Kernel {
     this.signature = signature;
     this.#device = device;
     this.#handle = handle;
-    this.#launch = device.driver.raw('launch');
+    this.#launch = device.driver.raw('launchWith');
+    this.#config = launchConfig(device);
     const { offsets, bytes } = layOut(signature);
     const buffer = new ArrayBuffer(bytes);
     const base = koffi.address(buffer);
@@ -81,8 +90,9 @@ export class Kernel {
     if (args.length !== this.signature.length) throw new TypeError(`kernel ${this.name} takes ${this.signature.length} arguments, got ${args.length}`);
     for (let i = 0; i < args.length; i++) this.#set(i, args[i]!);
     if (shared > this.#sharedLimit) this.#raiseShared(shared);
-    const code = this.#launch(
-      this.#handle, grid[0], grid[1] ?? 1, grid[2] ?? 1, block[0], block[1] ?? 1, block[2] ?? 1, shared, this.#device.stream, this.#pointers, null);
+    const sizes = [grid[0], grid[1] ?? 1, grid[2] ?? 1, block[0], block[1] ?? 1, block[2] ?? 1, shared];
+    for (let i = 0; i < sizes.length; i++) this.#config.setUint32(4 * i, sizes[i]!, true);
+    const code = this.#launch(this.#config, this.#handle, this.#pointers, null);
     if (code !== resultCodes.success) {
       throw new CudaError(`launching ${this.name} with grid ${grid.join('x')}, block ${block.join('x')} and ${shared} shared bytes`, code, this.#device.driver.errorName(code));
     }
@@ -103,6 +113,17 @@ export class Kernel {
     this.#device.driver.call('functionSet', this.#handle, functionAttributes.maxDynamicSharedBytes, bytes);
     this.#sharedLimit = bytes;
   }
+}
+
+function launchConfig({ stream, properties }: Device): DataView {
+  const buffer = new ArrayBuffer(CONFIG.bytes);
+  const view = new DataView(buffer);
+  view.setBigUint64(CONFIG.stream, stream, true);
+  view.setBigUint64(CONFIG.attributes, koffi.address(buffer) + BigInt(CONFIG.attribute), true);
+  view.setUint32(CONFIG.numAttributes, properties.capability >= PROGRAMMATIC_CAPABILITY ? 1 : 0, true);
+  view.setUint32(CONFIG.attribute, PROGRAMMATIC_SERIALIZATION, true);
+  view.setUint32(CONFIG.value, 1, true);
+  return view;
 }
 
 function isInt32(value: KernelArgument): value is number {

@@ -13,69 +13,88 @@ import type { ElementType } from './matrix-products.ts';
 export interface KernelChoice {
   readonly type: ElementType;
   readonly headDim: number;
+  /** Those of Hopper's attention and scoring too. */
+  readonly hopper: boolean;
+  /** Those of linear layers with fp8 weights too. */
+  readonly fp8: boolean;
+}
+
+interface KernelEntry {
+  readonly file: string;
+  /** Name in the source, where it is another than the key: one source may be compiled with several defines. */
+  readonly entry?: string;
+  /** p pointer, i int32, l int64, f float32. */
+  readonly parameters: string;
+  readonly defines?: Readonly<Record<string, number>>;
+  /** Loaded only where this is chosen. */
+  readonly only?: 'hopper' | 'fp8';
 }
 
 const FOLDER = join(import.meta.dirname, 'kernels');
 
-/** File and parameters of each kernel; p pointer, i int32, l int64, f float32. */
-const signatures = {
-  embed: ['basic', 'pppi'],
-  rms_norm: ['basic', 'pppif'],
-  add_norm: ['basic', 'pppppif'],
-  silu_mul: ['basic', 'ppi'],
-  rope_table: ['rope_table', 'ppppif'],
-  rope_write: ['rope_write', 'pipppfpppppii'],
-  score: ['score', 'pipppppppiiii'],
-  pick: ['pick', 'pippppppiiiii'],
-  attend: ['attend', 'pippppppppppippiiiiif'],
-  turn_pages: ['turn_pages', 'pplppi'],
-} as const satisfies Record<string, readonly [file: string, parameters: string]>;
+const parameters = { hopperAttention: 'pippppppppppiiiiiif', score: 'pipppppppiiii', linear: 'pppppiii', gated: 'ppppiii' };
 
-const HOPPER_SIGNATURE = 'pippppppppppiiiiiif';
+const entries = {
+  embed: { file: 'basic', parameters: 'pppi' },
+  rms_norm: { file: 'basic', parameters: 'pppif' },
+  add_norm: { file: 'basic', parameters: 'pppppif' },
+  silu_mul: { file: 'basic', parameters: 'ppi' },
+  rope_table: { file: 'rope_table', parameters: 'ppppif' },
+  rope_write: { file: 'rope_write', parameters: 'pipppfpppppii' },
+  score: { file: 'score', parameters: parameters.score },
+  score_hopper: { file: 'score_hopper', parameters: parameters.score, only: 'hopper' },
+  pick: { file: 'pick', parameters: 'pippppppiiiii' },
+  attend: { file: 'attend', parameters: 'pippppppppppippiiiiif' },
+  attend_hopper: { file: 'attend_hopper', parameters: parameters.hopperAttention, only: 'hopper' },
+  turn_pages: { file: 'turn_pages', parameters: 'pplppi' },
+  linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear },
+  linear_16: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { INPUT_TILES: 2 } },
+  gated_8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated },
+  gated_16: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { INPUT_TILES: 2 } },
+  linear_8_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
+  linear_16_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1, INPUT_TILES: 2 }, only: 'fp8' },
+  gated_8_fp8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
+  gated_16_fp8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { WEIGHT_FP8: 1, INPUT_TILES: 2 }, only: 'fp8' },
+  quantize_rows: { file: 'quantize', parameters: 'pppi', only: 'fp8' },
+  dequantize_rows: { file: 'quantize', parameters: 'pppi', only: 'fp8' },
+} as const satisfies Record<string, KernelEntry>;
 
-export type KernelName = keyof typeof signatures;
+export type KernelName = keyof typeof entries;
+
+/** Every kernel's file, name and parameters: what a test holds against the sources. */
+export const kernelEntries: Readonly<Record<KernelName, KernelEntry>> = entries;
 
 const parameterTypes: Readonly<Record<string, ParameterType>> = { p: 'pointer', i: 'int32', l: 'int64', f: 'float32' };
 
 export class Kernels {
-  readonly #kernels: Readonly<Record<KernelName, Kernel>>;
-  /** Prefill attention by Hopper's own instructions; null where they are missing or do not fit the model. */
-  readonly attendHopper: Kernel | null;
-  readonly #modules: readonly KernelModule[];
+  readonly #kernels = new Map<string, Kernel>();
+  readonly #modules = new Map<string, KernelModule>();
 
-  constructor(device: Device, compiler: Compiler, { type, headDim, hopper }: KernelChoice & { readonly hopper: boolean }) {
-    const defines = { HEAD_DIM: headDim, ...(type === 'fp16' ? { ELEMENT_FP16: 1 } : {}) };
-    const modules = new Map<string, KernelModule>();
-    const moduleOf = (file: string): KernelModule => {
-      const known = modules.get(file) ?? new KernelModule(device, compiler.compile(kernelSource(`${file}.cu`), defines));
-      modules.set(file, known);
-      return known;
-    };
-    const load = (name: string, file: string, parameters: string): Kernel =>
-      moduleOf(file).kernel(name, Array.from(parameters, (letter) => parameterTypes[letter]!));
-    const kernels: Partial<Record<KernelName, Kernel>> = {};
-    for (const name of kernelNames) {
-      const [file, parameters] = signatures[name];
-      kernels[name] = load(name, file, parameters);
+  constructor(device: Device, compiler: Compiler, choice: KernelChoice) {
+    const common = { HEAD_DIM: choice.headDim, ...(choice.type === 'fp16' ? { ELEMENT_FP16: 1 } : {}) };
+    for (const [name, kernel] of Object.entries(kernelEntries)) {
+      if (kernel.only !== undefined && !choice[kernel.only]) continue;
+      const key = `${kernel.file} ${JSON.stringify(kernel.defines ?? {})}`;
+      const module = this.#modules.get(key) ?? new KernelModule(device, compiler.compile(kernelSource(`${kernel.file}.cu`), { ...common, ...kernel.defines }));
+      this.#modules.set(key, module);
+      this.#kernels.set(name, module.kernel(kernel.entry ?? name, Array.from(kernel.parameters, (letter) => parameterTypes[letter]!)));
     }
-    this.#kernels = kernels as Record<KernelName, Kernel>;
-    this.attendHopper = hopper ? load('attend_hopper', 'attend_hopper', HOPPER_SIGNATURE) : null;
-    this.#modules = [...modules.values()];
+  }
+
+  has(name: KernelName): boolean {
+    return this.#kernels.has(name);
   }
 
   get(name: KernelName): Kernel {
-    return this.#kernels[name];
+    const kernel = this.#kernels.get(name);
+    if (kernel === undefined) throw new RangeError(`kernel ${name} was not chosen`);
+    return kernel;
   }
 
   close(): void {
-    for (const module of this.#modules) module.unload();
+    for (const module of this.#modules.values()) module.unload();
   }
 }
-
-export const kernelNames = Object.keys(signatures) as KernelName[];
-
-/** Every kernel's file and parameter letters: what a test holds against the sources. */
-export const kernelSignatures: Readonly<Record<string, readonly [file: string, parameters: string]>> = { ...signatures, attend_hopper: ['attend_hopper', HOPPER_SIGNATURE] };
 
 /** Names of the source files. */
 export function kernelFiles(): readonly string[] {

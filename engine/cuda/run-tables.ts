@@ -17,6 +17,8 @@ export interface RunModel {
   readonly hasWindows: boolean;
   /** Rows of one block of attention by Hopper's instructions; null where it is not used. */
   readonly hopperRows: number | null;
+  /** Prefill is scored by Hopper's instructions. */
+  readonly hopperScores: boolean;
   /** Radians per position for a sequence of so many tokens, where they depend on it (dynamic RoPE); null else. [pairs] */
   readonly frequencies: ((sequenceTokens: number) => Float64Array) | null;
 }
@@ -40,6 +42,8 @@ export interface TableSizes {
   readonly units: number;
   readonly hopperUnits: number;
   readonly scoreUnits: number;
+  /** How many of them, the last ones, are scored by Hopper's kernel. */
+  readonly hopperScoreUnits: number;
   readonly outputRows: number;
   /** Rows of frequencies of their own (dynamic RoPE). */
   readonly frequencyRows: number;
@@ -214,11 +218,13 @@ class Builder {
     const rows = size(chunks.reduce((sum, { tokens }) => sum + tokens.length, 0));
     const outputs = chunks.reduce((sum, chunk) => sum + outputRows(chunk), 0);
     // Whether any chunk scores changes the recorded run, how many do not.
-    const scoring = this.#places.filter(({ fresh, slot }) => fresh && slot >= 0).length;
+    const scoring = this.#places.filter(scores).length;
+    const isDecode = isDecodeRun(chunks);
     return {
       rows, chunks: size(chunks.length), lists: size(this.#lists.length / LIST_FIELDS), writes: size(this.#writes.length / UNIT_FIELDS),
       units: this.#units.length === 0 ? 0 : size(this.#units.length / UNIT_FIELDS), hopperUnits: this.#hopperUnits.length / UNIT_FIELDS,
-      scoreUnits: scoring === 0 ? 0 : size(chunks.length), outputRows: outputs === 0 ? 0 : size(outputs),
+      scoreUnits: scoring === 0 ? 0 : isDecode ? size(chunks.length) : scoring,
+      hopperScoreUnits: this.#places.filter((place) => scores(place) && this.#byHopper(place)).length, outputRows: outputs === 0 ? 0 : size(outputs),
       frequencyRows: this.#model.frequencies === null ? 0 : rows + chunks.length,
     };
   }
@@ -254,8 +260,14 @@ class Builder {
   #setScoreUnits(scoreUnits: Int32Array): void {
     scoreUnits.fill(-1);
     if (scoreUnits.length === 0) return;
-    let next = 0;
-    this.#places.forEach(({ fresh, slot }, index) => { if (fresh && slot >= 0) scoreUnits[next++] = index; });
+    const scoring = [...this.#places.keys()].filter((index) => scores(this.#places[index]!));
+    const byHopper = (index: number): boolean => this.#byHopper(this.#places[index]!);
+    scoreUnits.set([...scoring.filter((index) => !byHopper(index)), ...scoring.filter(byHopper)]);
+  }
+
+  /** Query heads pick for themselves in decode only. */
+  #byHopper({ chunk }: ChunkPlace): boolean {
+    return this.#model.hopperScores && chunk.phase === 'prefill';
   }
 
   /** The prompt has one base, each later token that of its own length. */
@@ -270,6 +282,10 @@ class Builder {
 /** How many of the chunk's rows of logits are asked for: the last ones. */
 export function outputRows({ logits, tokens }: Chunk): number {
   return { none: 0, last: 1, all: tokens.length }[logits];
+}
+
+function scores({ fresh, slot }: ChunkPlace): boolean {
+  return fresh && slot >= 0;
 }
 
 function setUnits(table: Int32Array, units: readonly number[]): void {

@@ -57,7 +57,7 @@ test('the head file reaches the engine', async () => {
 
 describe('is refused with a sentence', () => {
   test.each<[string, Partial<CreateEngineOptions>, RegExp]>([
-    ['a precision that the GPU has not', { engine: 'cuda', precision: 'int8' }, /does not support precision 'int8'; supported are bf16 and fp16\.$/],
+    ['a precision that the GPU has not', { engine: 'cuda', precision: 'int8' }, /does not support precision 'int8'; supported are bf16, fp16 and fp8\.$/],
     ['a precision of another engine', { engine: 'onnx', precision: 'fp8' }, /does not support precision 'fp8'; supported are int8 and fp32\.$/],
   ])('%s', async (_, change, message) => {
     await expect(createEngine({ ...options, ...change })).rejects.toThrow(UnsupportedModelError);

@@ -1,7 +1,7 @@
 // The CUDA engine on a device: the cases of every engine, Hugging Face's logits, recycled memory, replayed runs.
 import { afterAll, describe, expect, test } from 'vitest';
 import { whyNoCuda } from '../../../engine/cuda/availability.ts';
-import { CudaEngine } from '../../../engine/cuda/cuda-engine.ts';
+import { CudaEngine, type CudaPrecision } from '../../../engine/cuda/cuda-engine.ts';
 import type { ElementType } from '../../../engine/cuda/matrix-products.ts';
 import type { ModelSpec } from '../../../engine/model/spec.ts';
 import { Weights } from '../../../engine/model/weights.ts';
@@ -15,7 +15,7 @@ const libraries = { folder: process.env['LONGSPAN_CUDA_LIBRARIES'] ?? '', enviro
 const reason = whyNoCuda(libraries);
 if (reason !== null) process.stderr.write(`skipped: the CUDA engine needs a device. ${reason}\n`);
 
-async function makeCuda({ dir, spec }: Pick<TinyModel, 'dir' | 'spec'>, pages: number, precision: ElementType = 'fp16', hopper = true): Promise<CudaEngine> {
+async function makeCuda({ dir, spec }: Pick<TinyModel, 'dir' | 'spec'>, pages: number, precision: CudaPrecision = 'fp16', hopper = true): Promise<CudaEngine> {
   const weights = await Weights.open(dir, spec);
   try {
     return new CudaEngine({ spec, weights, headOrder: null, precision, pages: { exactly: pages }, stepTokens: 512, libraries, hopper });
@@ -54,6 +54,22 @@ describe.skipIf(reason !== null)('on a device', () => {
       const together = (await engine.run(cuts.map((range) => chunkOf(engine, text, range, { planner: picking(3) })))).logits.flatMap((rows) => [...rows!]);
       const alone = await readText(engine, { ...text, sequenceId: 2, pageTable: text.pageTable.map((page) => page + 16) }, { planner: picking(3), chunkTokens: 128 });
       expect(relativeError(Float32Array.from(together), alone)).toBeLessThan(0.01);
+      await engine.close();
+    });
+  });
+
+  describe('weights in fp8', () => {
+    const model = writeTinyModel({ headDim: 64, heads: 4, kvHeads: 2, hidden: 256, inner: 320, layers: 3 });
+    afterAll(() => { model.remove(); });
+
+    test.each([1, 3, 12, 40, 90])('steps of %i rows give what longer ones give, near the unrounded model', async (chunkTokens) => {
+      const engine = await makeCuda(model, 8, 'fp8');
+      const text = randomText(1, 360, { vocab: model.spec.vocab });
+      await readText(engine, text, { to: 270 });
+      const rows = await readText(engine, text, { from: 270, chunkTokens, phase: 'decode' });
+      engine.forget(1);
+      expect(relativeError(rows, (await readText(engine, text)).subarray(270 * model.spec.vocab))).toBeLessThan(0.03);
+      expect(relativeError(rows, (await readText(await makeReference(model, 8), text)).subarray(270 * model.spec.vocab))).toBeLessThan(0.2);
       await engine.close();
     });
   });

@@ -62,9 +62,11 @@ int cuModuleGetFunction(uint64_t *f, uint64_t m, const char *name) { *f = 19; re
 int cuFuncSetAttribute(uint64_t f, int a, int v) { return v > 200000 ? 1 : 0; }
 int cuFuncGetAttribute(int *v, int a, uint64_t f) { *v = a == 4 ? 32 : 0; return 0; }
 static void run(const Axpy *k) { for (int i = 0; i < k->n; i++) k->y[k->offset + i] += k->a * k->x[i]; }
-int cuLaunchKernel(uint64_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz, uint32_t shared, uint64_t s, void **p, void **extra) {
-  if (f != 19 || s != 11) return 400;
-  if (bx * by * bz > 1024) return 1;
+typedef struct { uint32_t grid[3], block[3], shared; uint64_t stream; const uint32_t *attributes; uint32_t count; } Config;
+int cuLaunchKernelEx(const Config *c, uint64_t f, void **p, void **extra) {
+  if (f != 19 || c->stream != 11) return 400;
+  if (c->count > 1 || (c->count == 1 && (c->attributes[0] != 6 || c->attributes[2] != 1))) return 1;
+  if (c->grid[0] * c->grid[1] * c->grid[2] == 0 || c->block[0] * c->block[1] * c->block[2] > 1024) return 1;
   Axpy k = { *(float **)p[0], *(const float **)p[1], *(float *)p[2], *(int *)p[3], *(int64_t *)p[4] };
   if (capturing) capturing->nodes[capturing->count++] = k; else run(&k);
   return 0;

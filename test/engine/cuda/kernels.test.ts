@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { CudaUnavailableError } from '../../../engine/cuda/ffi/cuda-error.ts';
 import { Nvrtc } from '../../../engine/cuda/ffi/nvrtc.ts';
-import { kernelFiles, kernelSignatures, kernelSource } from '../../../engine/cuda/kernels.ts';
+import { kernelEntries, kernelFiles, kernelSource } from '../../../engine/cuda/kernels.ts';
 import { useTemporaryFolders } from '../temporary-folder.ts';
 
 const newFolder = useTemporaryFolders();
@@ -18,12 +18,12 @@ function lettersOf(parameters: string): string {
   }).join('');
 }
 
-describe.each(Object.entries(kernelSignatures).filter(([, [file]]) => kernelFiles().includes(`${file}.cu`)))('%s', (name, [file, letters]) => {
+describe.each(Object.entries(kernelEntries))('%s', (name, { file, entry, parameters }) => {
   test('is launched with the parameters that its source declares', () => {
     const { text } = kernelSource(`${file}.cu`);
-    const found = new RegExp(`extern "C" __global__ void[^;{]*?\\b${name}\\(([^)]*)\\)`).exec(text);
+    const found = new RegExp(`extern "C" __global__ void[^;{]*?\\b${entry ?? name}\\(([^)]*)\\)`).exec(text);
     expect(found).not.toBeNull();
-    expect(lettersOf(found![1]!)).toBe(letters);
+    expect(lettersOf(found![1]!)).toBe(parameters);
   });
 });
 
@@ -57,7 +57,7 @@ describe.skipIf(compile === null)('compile for every chip and type', () => {
   const hopperOnly = (file: string): boolean => file.endsWith('_hopper.cu');
   test.each(kernelFiles().flatMap((file) => [
     ...(hopperOnly(file) ? [] : [[file, ['-DHEAD_DIM=16'], 'sm_80']]), [file, ['-DHEAD_DIM=128', '-DELEMENT_FP16=1'], 'sm_90a'],
-  ] as [string, string[], string][]))('%s with %j for %s', (file, options, architecture) => {
+  ] as [string, string[], string][]).concat([['linear_few.cu', ['-DWEIGHT_FP8=1', '-DINPUT_TILES=2'], 'sm_90a']]))('%s with %j for %s', (file, options, architecture) => {
     compile!(file, options, architecture);
   });
 });

@@ -5,7 +5,7 @@ import { bucketOf, buildRunTables, type ChunkPlace, type RunModel } from '../../
 import type { Chunk } from '../../../engine/engine.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
 
-const model: RunModel = { layers: 2, kvHeads: 2, group: 4, pairs: 8, hasWindows: false, hopperRows: null, frequencies: null };
+const model: RunModel = { layers: 2, kvHeads: 2, group: 4, pairs: 8, hasWindows: false, hopperRows: null, hopperScores: false, frequencies: null };
 const none = new Int32Array(0);
 
 function planOf(change: Partial<PagePlan> = {}): PagePlan {
