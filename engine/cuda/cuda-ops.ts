@@ -219,7 +219,7 @@ export class CudaOps implements Ops<CudaValue> {
     const ofDecode = sizes.scoreUnits - ofPrefill;
     const launch = (name: 'score' | 'score_hopper', first: number, count: number, block: number, pagesPerBlock: number, perDevice: number, shared: number): void => {
       if (count === 0) return;
-      const blocks = Math.max(1, Math.min(Math.ceil(stride / pagesPerBlock), Math.ceil(perDevice * multiprocessors / (kvHeads * count))));
+      const blocks = Math.max(1, Math.min(Math.ceil(stride / pagesPerBlock), Math.floor(perDevice * multiprocessors / (kvHeads * count))));
       kernels.get(name).launch(
         { grid: [blocks, kvHeads, count], block: [block], shared },
         q.address, q.stride, kv.statistics(layer), this.#table('scoreUnits') + BigInt(4 * first), this.#table('chunks'), this.#table('lists'), this.#at.entries,
@@ -249,11 +249,12 @@ export class CudaOps implements Ops<CudaValue> {
     const { units } = this.#tables.sizes;
     const splits = this.splits;
     const pad = headPad(headDim);
+    // Begun early, its one wave of blocks lands unevenly.
     const stages = pad === 256 ? 2 : 3;
     const partials = workspace.get('partials', splits === 1 ? 1 : units * kvHeads * splits * 64 * (pad + 4) * 4);
     const counters = workspace.get('counters', units * kvHeads * 4, { cleared: true });
     kernels.get('attend').launch(
-      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad },
+      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad, early: false },
       q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('units'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(), partials, counters,
       layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));

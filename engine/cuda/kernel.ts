@@ -18,6 +18,8 @@ export interface Geometry {
   readonly block: readonly [x: number, y?: number, z?: number];
   /** Dynamic shared memory in bytes. */
   readonly shared?: number;
+  /** Whether it may begin before the kernel ahead has ended, where the chip can; true unless said otherwise. */
+  readonly early?: boolean;
 }
 
 /** CUlaunchConfig and the one CUlaunchAttribute that it points to: a kernel may begin before the one ahead has ended. */
@@ -61,6 +63,7 @@ export class Kernel {
   readonly #pointers: BigUint64Array;
   /** Grid, block, shared memory, stream and attribute of a launch. */
   readonly #config: DataView;
+  readonly #mayBeginEarly: boolean;
   /** What the function's attribute says: static and dynamic memory together may pass 48 KiB only with it. */
   #sharedLimit = 0;
 
@@ -71,6 +74,7 @@ export class Kernel {
     this.#handle = handle;
     this.#launch = device.driver.raw('launchWith');
     this.#config = launchConfig(device);
+    this.#mayBeginEarly = device.properties.capability >= PROGRAMMATIC_CAPABILITY;
     const { offsets, bytes } = layOut(signature);
     const buffer = new ArrayBuffer(bytes);
     const base = koffi.address(buffer);
@@ -86,12 +90,13 @@ export class Kernel {
   }
 
   /** Issues the kernel on the device's stream. Throws RangeError or TypeError for arguments that do not fit the signature. */
-  launch({ grid, block, shared = 0 }: Geometry, ...args: readonly KernelArgument[]): void {
+  launch({ grid, block, shared = 0, early = true }: Geometry, ...args: readonly KernelArgument[]): void {
     if (args.length !== this.signature.length) throw new TypeError(`kernel ${this.name} takes ${this.signature.length} arguments, got ${args.length}`);
     for (let i = 0; i < args.length; i++) this.#set(i, args[i]!);
     if (shared > this.#sharedLimit) this.#raiseShared(shared);
     const sizes = [grid[0], grid[1] ?? 1, grid[2] ?? 1, block[0], block[1] ?? 1, block[2] ?? 1, shared];
     for (let i = 0; i < sizes.length; i++) this.#config.setUint32(4 * i, sizes[i]!, true);
+    this.#config.setUint32(CONFIG.numAttributes, early && this.#mayBeginEarly ? 1 : 0, true);
     const code = this.#launch(this.#config, this.#handle, this.#pointers, null);
     if (code !== resultCodes.success) {
       throw new CudaError(`launching ${this.name} with grid ${grid.join('x')}, block ${block.join('x')} and ${shared} shared bytes`, code, this.#device.driver.errorName(code));
@@ -115,12 +120,11 @@ export class Kernel {
   }
 }
 
-function launchConfig({ stream, properties }: Device): DataView {
+function launchConfig({ stream }: Device): DataView {
   const buffer = new ArrayBuffer(CONFIG.bytes);
   const view = new DataView(buffer);
   view.setBigUint64(CONFIG.stream, stream, true);
   view.setBigUint64(CONFIG.attributes, koffi.address(buffer) + BigInt(CONFIG.attribute), true);
-  view.setUint32(CONFIG.numAttributes, properties.capability >= PROGRAMMATIC_CAPABILITY ? 1 : 0, true);
   view.setUint32(CONFIG.attribute, PROGRAMMATIC_SERIALIZATION, true);
   view.setUint32(CONFIG.value, 1, true);
   return view;

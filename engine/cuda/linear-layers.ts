@@ -20,8 +20,10 @@ export interface LinearCall {
 const THREADS = 256;
 const OUTPUTS_PER_BLOCK = 16;
 const ELEMENT_BYTES = 2;
-/** Rows of one launch of the kernel for few rows. */
+/** Rows of one launch of the kernel for few rows: 16-bit weights take the first number only. */
 const FEW = [8, 16] as const;
+/** Weights in 16 bits: for more rows the library's products are as fast. */
+const MOST_FEW = 8;
 /** fp8 weights: as many launches as read no more than widening them would. */
 const MOST_FEW_FP8 = 64;
 /** The kernel takes whole 16-byte accesses of four lanes. */
@@ -69,7 +71,7 @@ export class LinearLayers {
   }
 
   #suitsFew({ bias, inner, scales }: LinearWeight, rows: number): boolean {
-    const [most, unit] = scales === null ? [FEW[1], INNER_UNIT.element] : [MOST_FEW_FP8, INNER_UNIT.fp8];
+    const [most, unit] = scales === null ? [MOST_FEW, INNER_UNIT.element] : [MOST_FEW_FP8, INNER_UNIT.fp8];
     return bias === null && rows <= most && inner % unit === 0;
   }
 
@@ -80,7 +82,7 @@ export class LinearLayers {
     for (let first = 0; first < rows; first += FEW[1]) {
       const count = Math.min(FEW[1], rows - first);
       const tiles = count <= FEW[0] ? FEW[0] : FEW[1];
-      const kernel: KernelName = weight.scales === null ? `${name}_${tiles}` : `${name}_${tiles}_fp8`;
+      const kernel: KernelName = weight.scales === null ? `${name}_8` : `${name}_${tiles}_fp8`;
       launch(kernel, grid, x + BigInt(first * weight.inner * ELEMENT_BYTES), y + BigInt(first * yBytes), count);
     }
   }

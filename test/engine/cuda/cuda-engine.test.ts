@@ -33,12 +33,12 @@ describe.skipIf(reason !== null)('on a device', () => {
   describe('Hugging Face, fp16', () => { fixtureCases(fixtures('fp16'), { logits: 3e-2, margin: 0.03 }); });
   describe('Hugging Face, bf16', () => { fixtureCases(fixtures('bf16'), { logits: { relative: 3e-2 }, margin: 0.1 }); });
 
-  describe.each([[64, 2], [64, 8], [128, 1], [128, 4]])("attention with Hopper's instructions, heads of %i, %i for each KV head", (headDim, group) => {
+  describe.each([[64, 2], [128, 4]])("attention with Hopper's instructions, heads of %i, %i for each KV head", (headDim, group) => {
     const model = writeTinyModel({ headDim, heads: 2 * group, kvHeads: 2, hidden: 64, inner: 96, layers: 2 });
     afterAll(() => { model.remove(); });
 
     test.each<[string, Planner, number]>([['dense', dense, 333], ['dense, chunks of 200', dense, 200], ['picking', picking(3), 128]])('%s', async (_, planner, chunkTokens) => {
-      const text = randomText(1, 1000, { vocab: model.spec.vocab });
+      const text = randomText(1, 700, { vocab: model.spec.vocab });
       const wanted = await readText(await makeReference(model, 16), text, { planner, chunkTokens });
       for (const hopper of [true, false]) {
         const engine = await makeCuda(model, 16, 'fp16', hopper);
