@@ -24,6 +24,8 @@ export interface CreateEngineOptions {
   readonly stepTokens: number;
   /** Folder of the CUDA libraries; '' looks where they usually lie. */
   readonly cudaLibraries: string;
+  /** See CudaEngineOptions.fast. */
+  readonly cudaKernels: 'plain' | 'fast';
   /** Longest text to serve; 0 is the model's own limit. */
   readonly maxModelLen: number;
   /** Head file; '' looks for heads.json beside the model, then in the cache folder. */
@@ -73,7 +75,7 @@ async function createCuda(options: CreateEngineOptions): Promise<Engine> {
   const { CudaEngine } = await import('./cuda/cuda-engine.ts');
   const wanted = (spec: ModelSpec): number => Math.ceil((maxModelLen || spec.contextLength) / PAGE_TOKENS) * maxSequences;
   return withModel(options, (model) => Promise.resolve(new CudaEngine({
-    ...model, stepTokens, libraries: librariesOf(options),
+    ...model, stepTokens, libraries: librariesOf(options), fast: options.cudaKernels === 'fast',
     precision: precision === 'auto' ? ownPrecision(model.weights) : precision,
     pages: kvTokens > 0 ? { exactly: Math.ceil(kvTokens / PAGE_TOKENS) } : { atMost: wanted(model.spec) },
   })));

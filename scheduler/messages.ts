@@ -213,6 +213,7 @@ export interface EngineProcessOptions {
   readonly precision: string;
   /** Folder of the CUDA libraries; '' looks where they usually lie. */
   readonly cudaLibraries: string;
+  readonly cudaKernels: 'plain' | 'fast';
   readonly threads: number;
   /** KV memory in tokens; 0 lets the engine choose. */
   readonly kvTokens: number;

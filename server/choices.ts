@@ -31,8 +31,8 @@ export interface EngineParts {
 
 /** The part of the configuration that the engine process needs. */
 export function engineOptions(config: Config, { folder, draftFolder, threads }: EngineParts): EngineProcessOptions {
-  const { engine, precision, cudaLibraries, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs } = config;
-  return { engine, model: folder, draftModel: draftFolder, precision, cudaLibraries, threads, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs };
+  const { engine, precision, cudaLibraries, cudaKernels, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs } = config;
+  return { engine, model: folder, draftModel: draftFolder, precision, cudaLibraries, cudaKernels, threads, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs };
 }
 
 /** What serves, for the operator; once the engine is ready. One fact a line. */

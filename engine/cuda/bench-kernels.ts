@@ -76,7 +76,7 @@ class KernelBench {
 
   constructor() {
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: this.device.properties.architecture });
-    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, fp8: false });
+    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, few: false, fp8: false });
     const workspace = this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products');
     this.#products = new MatrixProducts(CublasLt.open(libraries), { device: this.device, workspace, type: 'bf16' });
     this.#kv = new KvMemory(spec, this.memory, PAGES);
@@ -85,7 +85,7 @@ class KernelBench {
     this.#selection = this.memory.allocate(16 * spec.heads * MAX_PICK * 4, 'picked pages');
     const space = new Workspace(this.device, this.memory);
     this.#parts = {
-      spec, kernels, kv: this.#kv, workspace: space, linears: new LinearLayers({ kernels, products: this.#products, workspace: space }),
+      spec, kernels, kv: this.#kv, workspace: space, linears: new LinearLayers({ kernels, products: this.#products, workspace: space, few: false }),
       maxPick: () => MAX_PICK, multiprocessors: this.device.properties.multiprocessors, weights: noWeights(),
     };
   }

@@ -34,6 +34,8 @@ const half: AttentionSettings = { ...lserve, streamingHeads: 0.5 };
 interface Options {
   readonly model: string;
   readonly precision: CudaPrecision;
+  /** As --cuda-kernels fast. */
+  readonly fast: boolean;
   readonly depths: readonly number[];
   readonly prefills: readonly number[];
   readonly batches: readonly (readonly [batch: number, depth: number])[];
@@ -66,12 +68,12 @@ async function main(): Promise<void> {
   const startSeconds = (performance.now() - began) / 1000;
   for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers(type, 1 << 24));
   const ceilings = measureCeilings(engine.device, engine.memory, type);
-  print(`${engine.device.properties.name}, ${options.precision}, ${engine.pages * PAGE_TOKENS} tokens of KV memory; weights resident after ${startSeconds.toFixed(1)} s`);
+  print(`${engine.device.properties.name}, ${options.precision}${options.fast ? ', fast kernels' : ''}, ${engine.pages * PAGE_TOKENS} tokens of KV memory; weights resident after ${startSeconds.toFixed(1)} s`);
   print(`ceilings: copy ${(ceilings.copyBytesPerSecond / 1e12).toFixed(2)} TB/s, products ${(ceilings.flopsPerSecond / 1e12).toFixed(0)} TFLOP/s`);
   const bench = new Bench(engine, spec, { ceilings, repeats: options.repeats });
   const figures = [...await bench.decodeTable(options.depths), ...await bench.batchTable(options.batches), ...await bench.prefillTable(options.prefills)];
   await engine.close();
-  print(JSON.stringify({ device: engine.device.properties.name, precision: options.precision, startSeconds, ceilings, figures }));
+  print(JSON.stringify({ device: engine.device.properties.name, precision: options.precision, fast: options.fast, startSeconds, ceilings, figures }));
 }
 
 class Bench {
@@ -210,9 +212,9 @@ class Bench {
   }
 }
 
-async function loadEngine({ model, precision, depths, prefills, batches }: Options, libraries: ConstructorParameters<typeof CudaEngine>[0]['libraries']) {
+async function loadEngine({ model, precision, fast, depths, prefills, batches }: Options, libraries: ConstructorParameters<typeof CudaEngine>[0]['libraries']) {
   const most = Math.max(...depths, ...prefills, ...batches.map(([batch, depth]) => batch * (depth + 2 * PAGE_TOKENS)));
-  const rest = { headOrder: null, precision, pages: { atMost: Math.ceil(most / PAGE_TOKENS) + 1 }, stepTokens: PREFILL_ROWS, libraries };
+  const rest = { headOrder: null, precision, pages: { atMost: Math.ceil(most / PAGE_TOKENS) + 1 }, stepTokens: PREFILL_ROWS, libraries, fast };
   if (model === '') {
     const spec = parseModelSpec(LLAMA_8B);
     return { spec, engine: new CudaEngine({ spec, weights: new RandomWeights(spec), ...rest }) };
@@ -242,6 +244,7 @@ function readOptions(argv: readonly string[]): Options {
     options: {
       model: { type: 'string', default: '' },
       precision: { type: 'string', default: 'bf16' },
+      fast: { type: 'boolean', default: false },
       depths: { type: 'string', default: '1024,8192,16384,32768,131072,262144' },
       prefills: { type: 'string', default: '8192,32768,131072' },
       batches: { type: 'string', default: '8x8192,8x32768,16x8192,64x4096' },
@@ -250,7 +253,7 @@ function readOptions(argv: readonly string[]): Options {
   });
   const numbers = (text: string): number[] => (text === '' ? [] : text.split(',').map(Number));
   return {
-    model: values.model, precision: values.precision === 'fp16' || values.precision === 'fp8' ? values.precision : 'bf16', depths: numbers(values.depths), prefills: numbers(values.prefills),
+    model: values.model, fast: values.fast, precision: values.precision === 'fp16' || values.precision === 'fp8' ? values.precision : 'bf16', depths: numbers(values.depths), prefills: numbers(values.prefills),
     batches: values.batches === '' ? [] : values.batches.split(',').map((pair) => pair.split('x').map(Number) as [number, number]), repeats: Number(values.repeats),
   };
 }

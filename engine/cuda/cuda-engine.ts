@@ -42,8 +42,11 @@ export interface CudaEngineOptions {
   /** Tokens of a step that memory is set aside for; longer ones take more. */
   readonly stepTokens: number;
   readonly libraries: SearchSettings;
-  /** false computes all attention by the instructions that every chip has: for tests of one against the other. */
-  readonly hopper?: boolean;
+  /**
+   * Hopper's attention and scores, linear layers of few rows by a kernel of our own, kernels that begin before the one
+   * ahead has ended, prompts of several chunks in one run. Off: kernels for every chip, one after the other.
+   */
+  readonly fast: boolean;
 }
 
 /** Free memory that is left for what the driver takes by itself. */
@@ -67,6 +70,7 @@ export class CudaEngine implements Engine {
   readonly kv: KvMemory;
   /** What the device took for the last step; the rest of its time the host was at work. */
   deviceMilliseconds = 0;
+  readonly #isFast: boolean;
   readonly #model: ModelSpec;
   readonly #rope: Rope;
   readonly #kernels: Kernels;
@@ -94,15 +98,16 @@ export class CudaEngine implements Engine {
     checkModel(spec);
     this.#model = spec;
     this.#rope = new Rope(spec.rope, spec.headDim);
-    this.device = Device.open(libraries);
+    this.device = Device.open(libraries, { early: options.fast });
+    this.#isFast = options.fast;
     this.memory = new DeviceMemory(this.device);
     this.#stepEvents = [this.device.newTimer(), this.device.newTimer()];
     this.#workspace = new Workspace(this.device, this.memory);
     const { properties } = this.device;
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
-    const hopper = (options.hopper ?? true) && suitsHopper(spec, properties.capability);
+    const hopper = options.fast && suitsHopper(spec, properties.capability);
     const type = precision === 'fp8' ? 'bf16' : precision;
-    this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, fp8: precision === 'fp8' });
+    this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, few: options.fast, fp8: precision === 'fp8' });
     this.#products = new MatrixProducts(CublasLt.open(libraries), {
       device: this.device, type, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
     });
@@ -120,7 +125,7 @@ export class CudaEngine implements Engine {
     this.#runModel = runModel(spec, this.#rope, hopper);
     this.#parts = {
       spec, kernels: this.#kernels, weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
-      linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace }),
+      linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace, few: options.fast }),
       maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors,
     };
   }
@@ -165,7 +170,7 @@ export class CudaEngine implements Engine {
     let pagesRead = 0;
     let pagesScored = 0;
     let isFirst = true;
-    for (const chunks of planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots })) {
+    for (const chunks of planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast })) {
       const tables = this.#run(chunks, isFirst ? () => { this.device.mark(from); } : () => undefined);
       isFirst = false;
       this.#fetchLogits(host, row, chunks);

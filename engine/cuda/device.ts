@@ -10,6 +10,7 @@ import type { SearchSettings } from './ffi/library-search.ts';
 const LEAST_CAPABILITY = 80;
 /** sm_90a names the instructions that only Hopper has; later chips have sets of their own. */
 const HOPPER = 90;
+const EARLY_CAPABILITY = 90;
 const NAME_BYTES = 256;
 
 export interface DeviceProperties {
@@ -27,20 +28,23 @@ export interface DeviceProperties {
 export class Device {
   readonly driver: Driver;
   readonly properties: DeviceProperties;
+  readonly launchesEarly: boolean;
   /** The engine's one stream: work on it runs in the order in which it was issued. */
   readonly stream: bigint;
   readonly #ordinal: number;
 
   /** Throws CudaUnavailableError when there is no driver, no device, or only an old one. */
-  static open(settings: SearchSettings): Device {
-    return new Device(Driver.open(settings));
+  static open(settings: SearchSettings, { early = false } = {}): Device {
+    return new Device(Driver.open(settings), early);
   }
 
-  constructor(driver: Driver) {
+  /** `early`: a kernel may begin before the one ahead has ended, where the chip can; each waits itself for what it reads. */
+  constructor(driver: Driver, early: boolean) {
     this.driver = driver;
     this.#ordinal = firstDevice(driver);
     this.properties = readProperties(driver, this.#ordinal);
     const { name, capability } = this.properties;
+    this.launchesEarly = early && capability >= EARLY_CAPABILITY;
     if (capability < LEAST_CAPABILITY) {
       throw new CudaUnavailableError(`${name} has compute capability ${capability / 10}; the cuda engine needs ${LEAST_CAPABILITY / 10} or later.`);
     }

@@ -18,15 +18,13 @@ export interface Geometry {
   readonly block: readonly [x: number, y?: number, z?: number];
   /** Dynamic shared memory in bytes. */
   readonly shared?: number;
-  /** Whether it may begin before the kernel ahead has ended, where the chip can; true unless said otherwise. */
+  /** Whether it may begin before the kernel ahead has ended, where the device launches so; true unless said otherwise. */
   readonly early?: boolean;
 }
 
 /** CUlaunchConfig and the one CUlaunchAttribute that it points to: a kernel may begin before the one ahead has ended. */
 const CONFIG = { bytes: 128, shared: 24, stream: 32, attributes: 40, numAttributes: 48, attribute: 56, value: 64 } as const;
 const PROGRAMMATIC_SERIALIZATION = 6;
-/** Compute capability from which kernels may begin early. */
-const PROGRAMMATIC_CAPABILITY = 90;
 
 const sizes: Readonly<Record<ParameterType, number>> = { pointer: 8, int32: 4, int64: 8, float32: 4, tensorMap: 128 };
 const alignments: Readonly<Record<ParameterType, number>> = { pointer: 8, int32: 4, int64: 8, float32: 4, tensorMap: 64 };
@@ -56,14 +54,14 @@ export class Kernel {
   readonly #device: Device;
   readonly #handle: bigint;
   readonly #launch;
+  readonly #launchWith;
   /** Arguments of the launch that is being issued; the driver copies them before it returns. */
   readonly #values: DataView;
   readonly #offsets: readonly number[];
   /** Addresses inside #values: both must live as long as the kernel. */
   readonly #pointers: BigUint64Array;
-  /** Grid, block, shared memory, stream and attribute of a launch. */
+  /** Grid, block, shared memory, stream and attribute of an early launch. */
   readonly #config: DataView;
-  readonly #mayBeginEarly: boolean;
   /** What the function's attribute says: static and dynamic memory together may pass 48 KiB only with it. */
   #sharedLimit = 0;
 
@@ -72,9 +70,9 @@ export class Kernel {
     this.signature = signature;
     this.#device = device;
     this.#handle = handle;
-    this.#launch = device.driver.raw('launchWith');
+    this.#launch = device.driver.raw('launch');
+    this.#launchWith = device.driver.raw('launchWith');
     this.#config = launchConfig(device);
-    this.#mayBeginEarly = device.properties.capability >= PROGRAMMATIC_CAPABILITY;
     const { offsets, bytes } = layOut(signature);
     const buffer = new ArrayBuffer(bytes);
     const base = koffi.address(buffer);
@@ -94,13 +92,17 @@ export class Kernel {
     if (args.length !== this.signature.length) throw new TypeError(`kernel ${this.name} takes ${this.signature.length} arguments, got ${args.length}`);
     for (let i = 0; i < args.length; i++) this.#set(i, args[i]!);
     if (shared > this.#sharedLimit) this.#raiseShared(shared);
-    const sizes = [grid[0], grid[1] ?? 1, grid[2] ?? 1, block[0], block[1] ?? 1, block[2] ?? 1, shared];
-    for (let i = 0; i < sizes.length; i++) this.#config.setUint32(4 * i, sizes[i]!, true);
-    this.#config.setUint32(CONFIG.numAttributes, early && this.#mayBeginEarly ? 1 : 0, true);
-    const code = this.#launch(this.#config, this.#handle, this.#pointers, null);
+    const sizes = [grid[0], grid[1] ?? 1, grid[2] ?? 1, block[0], block[1] ?? 1, block[2] ?? 1, shared] as const;
+    const code = early && this.#device.launchesEarly ? this.#launchEarly(sizes)
+      : this.#launch(this.#handle, ...sizes, this.#device.stream, this.#pointers, null);
     if (code !== resultCodes.success) {
       throw new CudaError(`launching ${this.name} with grid ${grid.join('x')}, block ${block.join('x')} and ${shared} shared bytes`, code, this.#device.driver.errorName(code));
     }
+  }
+
+  #launchEarly(sizes: readonly number[]): number {
+    for (let i = 0; i < sizes.length; i++) this.#config.setUint32(4 * i, sizes[i]!, true);
+    return this.#launchWith(this.#config, this.#handle, this.#pointers, null);
   }
 
   #set(index: number, value: KernelArgument): void {
@@ -125,6 +127,7 @@ function launchConfig({ stream }: Device): DataView {
   const view = new DataView(buffer);
   view.setBigUint64(CONFIG.stream, stream, true);
   view.setBigUint64(CONFIG.attributes, koffi.address(buffer) + BigInt(CONFIG.attribute), true);
+  view.setUint32(CONFIG.numAttributes, 1, true);
   view.setUint32(CONFIG.attribute, PROGRAMMATIC_SERIALIZATION, true);
   view.setUint32(CONFIG.value, 1, true);
   return view;

@@ -15,6 +15,8 @@ export interface KernelChoice {
   readonly headDim: number;
   /** Those of Hopper's attention and scoring too. */
   readonly hopper: boolean;
+  /** Those of linear layers of few rows too. */
+  readonly few: boolean;
   /** Those of linear layers with fp8 weights too. */
   readonly fp8: boolean;
 }
@@ -27,7 +29,7 @@ interface KernelEntry {
   readonly parameters: string;
   readonly defines?: Readonly<Record<string, number>>;
   /** Loaded only where this is chosen. */
-  readonly only?: 'hopper' | 'fp8';
+  readonly only?: 'hopper' | 'few' | 'fp8';
 }
 
 const FOLDER = join(import.meta.dirname, 'kernels');
@@ -47,8 +49,8 @@ const entries = {
   attend: { file: 'attend', parameters: 'pippppppppppippiiiiif' },
   attend_hopper: { file: 'attend_hopper', parameters: parameters.hopperAttention, only: 'hopper' },
   turn_pages: { file: 'turn_pages', parameters: 'pplppi' },
-  linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear },
-  gated_8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated },
+  linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, only: 'few' },
+  gated_8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, only: 'few' },
   linear_8_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
   linear_16_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1, INPUT_TILES: 2 }, only: 'fp8' },
   gated_8_fp8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },

@@ -30,11 +30,14 @@ const MOST_FEW_FP8 = 64;
 const INNER_UNIT = { element: 32, fp8: 64 } as const;
 
 export class LinearLayers {
+  readonly #takesFew: boolean;
   readonly #kernels: Kernels;
   readonly #products: MatrixProducts;
   readonly #workspace: Workspace;
 
-  constructor({ kernels, products, workspace }: { kernels: Kernels; products: MatrixProducts; workspace: Workspace }) {
+  /** `few`: whether the kernel for few rows takes weights in 16 bits; those in fp8 it always does. */
+  constructor({ kernels, products, workspace, few }: { kernels: Kernels; products: MatrixProducts; workspace: Workspace; few: boolean }) {
+    this.#takesFew = few;
     this.#kernels = kernels;
     this.#products = products;
     this.#workspace = workspace;
@@ -72,7 +75,7 @@ export class LinearLayers {
 
   #suitsFew({ bias, inner, scales }: LinearWeight, rows: number): boolean {
     const [most, unit] = scales === null ? [MOST_FEW, INNER_UNIT.element] : [MOST_FEW_FP8, INNER_UNIT.fp8];
-    return bias === null && rows <= most && inner % unit === 0;
+    return (this.#takesFew || scales !== null) && bias === null && rows <= most && inner % unit === 0;
   }
 
   #eachFew(

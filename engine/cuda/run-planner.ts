@@ -12,6 +12,8 @@ export interface RunLimits {
   readonly rows: number;
   /** Chunks of a run: each may need a slot for what it picks. */
   readonly chunks: number;
+  /** Whether a prompt's next chunk may come in the same run. */
+  readonly joinsPrompts: boolean;
 }
 
 export function planRuns(step: readonly Chunk[], limits: RunLimits): Chunk[][] {
@@ -28,16 +30,16 @@ export function planRuns(step: readonly Chunk[], limits: RunLimits): Chunk[][] {
   return runs;
 }
 
-function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, chunks }: RunLimits): boolean {
+function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, chunks, joinsPrompts }: RunLimits): boolean {
   const total = run.reduce((sum, { tokens }) => sum + tokens.length, chunk.tokens.length);
   const moved = run.reduce((sum, { attention }) => sum + countMovedPages(attention), countMovedPages(chunk.attention));
-  return total <= rows && run.length < chunks && moved <= MAX_MOVED_PAGES && continues(run.filter(({ sequenceId }) => sequenceId === chunk.sequenceId), chunk);
+  const before = run.filter(({ sequenceId }) => sequenceId === chunk.sequenceId);
+  return total <= rows && run.length < chunks && moved <= MAX_MOVED_PAGES && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
 }
 
-/** `before`: the sequence's chunks in the run, in order. */
+/** `before`: the sequence's chunks in the run, in order; at least one. */
 function continues(before: readonly Chunk[], chunk: Chunk): boolean {
-  const last = before.at(-1);
-  if (last === undefined) return true;
+  const last = before.at(-1)!;
   const follows = last.phase === 'prefill' && chunk.phase === 'prefill' && chunk.start === last.start + last.tokens.length && chunk.start % PAGE_TOKENS === 0;
   // Copies of moved pages are made before the run: of what the run itself writes there is none yet.
   return follows && !movesAny(chunk, new Set(chunk.pageTable.subarray(Math.floor(before[0]!.start / PAGE_TOKENS))));

@@ -14,7 +14,7 @@ afterAll(() => { model.remove(); });
 
 const options: CreateEngineOptions = {
   engine: 'reference', model: model.dir, precision: 'auto', threads: 1, kvTokens: 1000, maxModelLen: 0, headFile: '', fakeStepMs: 0,
-  maxSequences: 4, stepTokens: 512, cudaLibraries: '',
+  maxSequences: 4, stepTokens: 512, cudaLibraries: '', cudaKernels: 'plain',
 };
 
 const noCuda = whyNoCuda({ folder: '', environment: process.env });

@@ -42,6 +42,7 @@ const prototypes = {
   moduleFunction: 'int cuModuleGetFunction(uint64_t *function, uint64_t module, const char *name)',
   functionSet: 'int cuFuncSetAttribute(uint64_t function, int attribute, int value)',
   functionGet: 'int cuFuncGetAttribute(int *value, int attribute, uint64_t function)',
+  launch: 'int cuLaunchKernel(uint64_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz, uint32_t shared, uint64_t stream, void *params, void *extra)',
   launchWith: 'int cuLaunchKernelEx(void *config, uint64_t f, void *params, void *extra)',
   captureBegin: 'int cuStreamBeginCapture_v2(uint64_t stream, int mode)',
   captureEnd: 'int cuStreamEndCapture(uint64_t stream, uint64_t *graph)',

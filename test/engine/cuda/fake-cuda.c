@@ -1,17 +1,27 @@
-/* A CUDA without a device, for tests of the calls themselves: device memory is host memory of a fixed size, the one
-   kernel is axpy, the compiler copies its source, products are computed one by one. Built by fake-cuda.ts with cc. */
+/* A CUDA without a device, for tests: device memory is host memory of a fixed size, the compiler copies its source, kernels
+   and products are computed by fake-kernels.c, at once or when a graph replays. Built by fake-cuda.ts with cc. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TOTAL ((size_t)64 << 20)
+typedef struct { int kind, headDim, isFp16, isFp8; } Function;   /* kind: index in fake-kernels.h's table; -1 is axpy */
+typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
+void fake_run(const Node *node);                                  /* fake-kernels.c */
+int fake_kernel(const char *name, int *numParameters);
+int fake_parameters(int kind);
+
+static size_t total(void) { const char *mib = getenv("FAKE_CUDA_MIB"); return (size_t)(mib ? atoi(mib) : 64) << 20; }
+#define TOTAL total()
 static size_t used;
 static int contexts, streams, events, allocations, graphs;
-static const char *known_kernel = "axpy";
 
-typedef struct { float *y; const float *x; float a; int n; int64_t offset; } Axpy;
-typedef struct Graph { int count; Axpy nodes[64]; } Graph;
+typedef struct Graph { int count, room; Node *nodes; } Graph;
 static Graph *capturing;
+static void issue(const Node *node) {
+  if (!capturing) { fake_run(node); return; }
+  if (capturing->count == capturing->room) capturing->nodes = realloc(capturing->nodes, (capturing->room = 2 * capturing->room + 16) * sizeof(Node));
+  capturing->nodes[capturing->count++] = *node;
+}
 
 int fake_devices(void) { const char *n = getenv("FAKE_CUDA_DEVICES"); return n ? atoi(n) : 1; }
 int fake_live(void) { return contexts + streams + events + allocations + graphs; }
@@ -56,27 +66,61 @@ int cuEventRecord(uint64_t e, uint64_t s) { return e == 13 && s == 11 ? 0 : 400;
 int cuEventQuery(uint64_t e) { return 0; }
 int cuEventSynchronize(uint64_t e) { return e == 13 ? 0 : 400; }
 int cuEventElapsedTime(float *ms, uint64_t a, uint64_t b) { *ms = 1.5f; return 0; }
-int cuModuleLoadData(uint64_t *m, const void *image) { *m = 17; return 0; }
-int cuModuleUnload(uint64_t m) { return m == 17 ? 0 : 400; }
-int cuModuleGetFunction(uint64_t *f, uint64_t m, const char *name) { *f = 19; return strcmp(name, known_kernel) ? 500 : 0; }
+/* A module is its text: the options at its end say what it was compiled for. */
+typedef struct { int headDim, isFp16, isFp8, count; Function functions[32]; } Module;
+int cuModuleLoadData(uint64_t *m, const char *image) {
+  Module *module = calloc(1, sizeof(Module));
+  const char *options = strstr(image, "--gpu-architecture"), *dim = options ? strstr(options, "-DHEAD_DIM=") : NULL;
+  module->headDim = dim ? atoi(dim + 11) : 0;
+  module->isFp16 = options && strstr(options, "-DELEMENT_FP16") != NULL;
+  module->isFp8 = options && strstr(options, "-DWEIGHT_FP8") != NULL;
+  *m = (uint64_t)module;
+  return 0;
+}
+int cuModuleUnload(uint64_t m) { return m ? 0 : 400; }
+int cuModuleGetFunction(uint64_t *f, uint64_t m, const char *name) {
+  Module *module = (Module *)m;
+  int kind = strcmp(name, "axpy") ? fake_kernel(name, NULL) : -1;
+  if (kind == -2) return 500;
+  Function *function = &module->functions[module->count++];
+  *function = (Function){ kind, module->headDim, module->isFp16, module->isFp8 };
+  *f = (uint64_t)function;
+  return 0;
+}
 int cuFuncSetAttribute(uint64_t f, int a, int v) { return v > 200000 ? 1 : 0; }
 int cuFuncGetAttribute(int *v, int a, uint64_t f) { *v = a == 4 ? 32 : 0; return 0; }
-static void run(const Axpy *k) { for (int i = 0; i < k->n; i++) k->y[k->offset + i] += k->a * k->x[i]; }
+static int launch(const uint32_t *grid, const uint32_t *block, uint64_t f, uint64_t stream, void **p) {
+  const Function *function = (const Function *)f;
+  if (stream != 11) return 400;
+  if (grid[0] * grid[1] * grid[2] == 0 || block[0] * block[1] * block[2] > 1024) return 1;
+  Node node = { function, { grid[0], grid[1], grid[2] } };
+  int count = function->kind < 0 ? 5 : fake_parameters(function->kind);
+  for (int i = 0; i < count; i++) memcpy(&node.p[i], p[i], 8);
+  issue(&node);
+  return 0;
+}
+int cuLaunchKernel(uint64_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz, uint32_t shared, uint64_t s, void **p, void **extra) {
+  return launch((uint32_t[]){ gx, gy, gz }, (uint32_t[]){ bx, by, bz }, f, s, p);
+}
 typedef struct { uint32_t grid[3], block[3], shared; uint64_t stream; const uint32_t *attributes; uint32_t count; } Config;
 int cuLaunchKernelEx(const Config *c, uint64_t f, void **p, void **extra) {
-  if (f != 19 || c->stream != 11) return 400;
-  if (c->count > 1 || (c->count == 1 && (c->attributes[0] != 6 || c->attributes[2] != 1))) return 1;
-  if (c->grid[0] * c->grid[1] * c->grid[2] == 0 || c->block[0] * c->block[1] * c->block[2] > 1024) return 1;
-  Axpy k = { *(float **)p[0], *(const float **)p[1], *(float *)p[2], *(int *)p[3], *(int64_t *)p[4] };
-  if (capturing) capturing->nodes[capturing->count++] = k; else run(&k);
-  return 0;
+  if (c->count != 1 || c->attributes[0] != 6 || c->attributes[2] != 1) return 1;
+  return launch(c->grid, c->block, f, c->stream, p);
 }
 int cuStreamBeginCapture_v2(uint64_t s, int mode) { capturing = calloc(1, sizeof(Graph)); graphs++; return 0; }
 int cuStreamEndCapture(uint64_t s, uint64_t *g) { *g = (uint64_t)capturing; capturing = NULL; return 0; }
-int cuGraphInstantiateWithFlags(uint64_t *e, uint64_t g, uint64_t f) { Graph *c = malloc(sizeof(Graph)); memcpy(c, (void *)g, sizeof(Graph)); graphs++; *e = (uint64_t)c; return 0; }
-int cuGraphLaunch(uint64_t e, uint64_t s) { Graph *g = (Graph *)e; for (int i = 0; i < g->count; i++) run(&g->nodes[i]); return 0; }
-int cuGraphExecDestroy(uint64_t e) { graphs--; free((void *)e); return 0; }
-int cuGraphDestroy(uint64_t g) { graphs--; free((void *)g); return 0; }
+int cuGraphInstantiateWithFlags(uint64_t *e, uint64_t g, uint64_t f) {
+  Graph *from = (Graph *)g, *c = malloc(sizeof(Graph));
+  *c = (Graph){ from->count, from->count, malloc(from->count * sizeof(Node) + 1) };
+  memcpy(c->nodes, from->nodes, from->count * sizeof(Node));
+  graphs++;
+  *e = (uint64_t)c;
+  return 0;
+}
+int cuGraphLaunch(uint64_t e, uint64_t s) { Graph *g = (Graph *)e; for (int i = 0; i < g->count; i++) fake_run(&g->nodes[i]); return 0; }
+static int destroy(uint64_t g) { graphs--; free(((Graph *)g)->nodes); free((void *)g); return 0; }
+int cuGraphExecDestroy(uint64_t e) { return destroy(e); }
+int cuGraphDestroy(uint64_t g) { return destroy(g); }
 int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, uint64_t a, void *d, void *s, void *b, void *e, int i, int w, int l, int o) { return 0; }
 int cuGetErrorName(int code, const char **name) {
   switch (code) { case 1: *name = "CUDA_ERROR_INVALID_VALUE"; return 0; case 2: *name = "CUDA_ERROR_OUT_OF_MEMORY"; return 0;
@@ -88,7 +132,7 @@ typedef struct { char *text; char *log; } Program;
 int nvrtcVersion(int *a, int *b) { *a = 13; *b = 0; return 0; }
 int nvrtcCreateProgram(uint64_t *out, const char *source, const char *name, int count, const char **headers, const char **names) {
   Program *p = calloc(1, sizeof(Program));
-  p->text = calloc(1, 1 << 16);
+  p->text = calloc(1, 1 << 20);
   strcat(p->text, source);
   for (int i = 0; i < count; i++) { strcat(p->text, names[i]); strcat(p->text, headers[i]); }
   allocations++;
@@ -103,15 +147,13 @@ int nvrtcCompileProgram(uint64_t program, int count, const char **options) {
 }
 int nvrtcGetProgramLogSize(uint64_t p, size_t *n) { *n = strlen(((Program *)p)->log) + 1; return 0; }
 int nvrtcGetProgramLog(uint64_t p, char *log) { strcpy(log, ((Program *)p)->log); return 0; }
-int nvrtcGetCUBINSize(uint64_t p, size_t *n) { *n = strlen(((Program *)p)->text); return 0; }
-int nvrtcGetCUBIN(uint64_t p, char *out) { memcpy(out, ((Program *)p)->text, strlen(((Program *)p)->text)); return 0; }
+int nvrtcGetCUBINSize(uint64_t p, size_t *n) { *n = strlen(((Program *)p)->text) + 1; return 0; }
+int nvrtcGetCUBIN(uint64_t p, char *out) { strcpy(out, ((Program *)p)->text); return 0; }
 int nvrtcDestroyProgram(uint64_t *p) { free(((Program *)*p)->text); free((void *)*p); allocations--; *p = 0; return 0; }
 
 /* cuBLASLt: column-major D = op(A) B (+ bias), op(A) transposed; bf16 in, bf16 or float out. */
 typedef struct { int type; uint64_t rows, columns; int64_t leading; } Layout;
 typedef struct { int transA, epilogue; const uint16_t *bias; } Operation;
-static float of_bf16(uint16_t v) { uint32_t u = (uint32_t)v << 16; float f; memcpy(&f, &u, 4); return f; }
-static uint16_t to_bf16(float f) { uint32_t u; memcpy(&u, &f, 4); return (u + 0x7fff + ((u >> 16) & 1)) >> 16; }
 int cublasLtCreate(uint64_t *h) { *h = 23; contexts++; return 0; }
 int cublasLtDestroy(uint64_t h) { contexts--; return 0; }
 int cublasLtMatmulDescCreate(uint64_t *o, int c, int s) { *o = (uint64_t)calloc(1, sizeof(Operation)); allocations++; return c == 68 && s == 0 ? 0 : 7; }
@@ -137,10 +179,8 @@ int cublasLtMatmul(uint64_t h, uint64_t o, float *alpha, uint64_t a, uint64_t la
   Operation *op = (Operation *)o;
   Layout *A = (Layout *)la, *B = (Layout *)lb, *D = (Layout *)ld;
   if (algorithm[0] != 42 || !op->transA || *alpha != 1 || *beta != 0 || A->rows != B->rows || D->rows != A->columns || D->columns != B->columns) return 7;
-  for (uint64_t column = 0; column < D->columns; column++) for (uint64_t row = 0; row < D->rows; row++) {
-    float sum = op->epilogue == 4 ? of_bf16(op->bias[row]) : 0;
-    for (uint64_t i = 0; i < A->rows; i++) sum += of_bf16(((uint16_t *)a)[row * A->leading + i]) * of_bf16(((uint16_t *)b)[column * B->leading + i]);
-    if (D->type == 0) ((float *)d)[column * D->leading + row] = sum; else ((uint16_t *)d)[column * D->leading + row] = to_bf16(sum);
-  }
+  /* x, weight, bias, y; rows, columns, inner; element type, output type */
+  Node node = { NULL, { 0 }, { b, a, op->epilogue == 4 ? (uint64_t)op->bias : 0, d, B->columns, A->columns, A->rows, A->type, D->type } };
+  issue(&node);
   return 0;
 }

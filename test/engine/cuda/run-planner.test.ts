@@ -4,7 +4,7 @@ import { planRuns } from '../../../engine/cuda/run-planner.ts';
 import type { Chunk } from '../../../engine/engine.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
 
-const limits = { rows: 1000, chunks: 10 };
+const limits = { rows: 1000, chunks: 10, joinsPrompts: true };
 
 function chunk(sequenceId: number, start: number, tokens: number, { phase = tokens === 1 ? 'decode' : 'prefill', plan = {} }: { phase?: Chunk['phase']; plan?: Partial<PagePlan> } = {}): Chunk {
   const none = new Int32Array(0);
@@ -29,6 +29,7 @@ test('different sequences go together, prefill and decode, up to the rows and ch
 
 test('the next chunk of a prompt goes along where it begins at a page border, and in no other case', () => {
   expect(sizes([chunk(1, 0, 128), chunk(1, 128, 128), chunk(2, 7, 1), chunk(1, 256, 30)])).toEqual([4]);
+  expect(sizes([chunk(1, 0, 128), chunk(1, 128, 128), chunk(2, 7, 1)], { joinsPrompts: false })).toEqual([1, 2]);
   expect(sizes([chunk(1, 0, 100), chunk(1, 100, 100)])).toEqual([1, 1]);
   expect(sizes([chunk(1, 0, 128), chunk(1, 128, 1)])).toEqual([1, 1]);
   expect(sizes([chunk(1, 127, 1), chunk(1, 128, 1)])).toEqual([1, 1]);

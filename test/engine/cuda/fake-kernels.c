@@ -1,0 +1,331 @@
+/* What the kernels of engine/cuda/kernels compute, written once more for the host, one number after the other, from
+   CONTRACT.md: the engine's tables, plans and recorded runs are tested with it where there is no device. */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct { int kind, headDim, isFp16, isFp8; } Function;
+typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
+typedef uint16_t half;
+
+enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE };
+static const struct { const char *name; int parameters; } kernels[] = {
+  { "embed", 4 }, { "rms_norm", 5 }, { "add_norm", 7 }, { "silu_mul", 3 }, { "rope_table", 6 }, { "rope_write", 13 }, { "score", 13 }, { "score_hopper", 13 },
+  { "pick", 13 }, { "attend", 21 }, { "attend_hopper", 19 }, { "turn_pages", 6 }, { "linear_few", 8 }, { "linear_few_gated", 7 }, { "quantize_rows", 4 }, { "dequantize_rows", 4 },
+};
+int fake_kernel(const char *name, int *unused) { for (int i = 0; i < 16; i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
+int fake_parameters(int kind) { return kernels[kind].parameters; }
+
+/* ---- numbers ---- */
+static float word(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+static uint32_t bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static float of_half(half v) {
+  int e = (v >> 10) & 31, m = v & 1023;
+  float size = e == 0 ? ldexpf(m, -24) : e == 31 ? (m ? NAN : INFINITY) : ldexpf(1024 + m, e - 25);
+  return v & 0x8000 ? -size : size;
+}
+static float *half_values;
+__attribute__((constructor)) static void fill_half_values(void) { half_values = malloc(65536 * 4); for (int v = 0; v < 65536; v++) half_values[v] = of_half(v); }
+static float load(half v, int isFp16) { return isFp16 ? half_values[v] : word((uint32_t)v << 16); }
+static half store(float f, int isFp16) {
+  if (!isFp16) return isnan(f) ? 0x7fff : (bits(f) + 0x7fff + ((bits(f) >> 16) & 1)) >> 16;
+  half sign = signbit(f) ? 0x8000 : 0;
+  f = fabsf(f);
+  if (isnan(f)) return 0x7fff;
+  if (f >= 65520) return sign | 0x7c00;
+  int e = f == 0 ? -14 : ilogbf(f);
+  if (e < -14) e = -14;
+  int units = (int)rintf(ldexpf(f, 10 - e));
+  return sign | (units < 1024 ? units : ((e + 14) << 10) + units);
+}
+static float fp8(uint8_t v) {
+  int e = (v >> 3) & 15, m = v & 7;
+  float size = e == 0 ? ldexpf(m, -9) : ldexpf(8 + m, e - 10);
+  return v & 0x80 ? -size : size;
+}
+static uint8_t to_fp8(float f) {
+  int best = 0;
+  for (int v = 0; v < 127; v++) if (fabsf(fp8(v) - fabsf(f)) < fabsf(fp8(best) - fabsf(f))) best = v;
+  return best | (f < 0 ? 0x80 : 0);
+}
+
+/* ---- the arguments of a node ---- */
+#define POINTER(type, i) ((type *)n->p[i])
+#define INT(i) ((int)(int32_t)n->p[i])
+static float number(uint64_t v) { return word((uint32_t)v); }
+#define FP16 (n->f->isFp16)
+#define D (n->f->headDim)
+
+static int64_t page_at(const Node *n, int page, int kvHead, int kvHeads) { return ((int64_t)page * kvHeads + kvHead) * 64 * ((D + 63) / 64 * 64); }
+static int place(int token, int c) { return ((c / 64) * 64 + token) * 64 + (((c / 8) % 8) ^ (token & 7)) * 8 + c % 8; }
+static int64_t statistics_at(const Node *n, int page, int kvHead, int kvHeads, int logical) { return (((int64_t)page * kvHeads + kvHead) * 4 + logical) * 2 * D; }
+
+static void norm_row(const Node *n, const float *x, const half *weight, half *out, int width, float eps) {
+  double squares = 0;
+  for (int i = 0; i < width; i++) squares += (double)x[i] * x[i];
+  float scale = 1 / sqrt(squares / width + eps);
+  for (int i = 0; i < width; i++) out[i] = store(x[i] * scale * load(weight[i], FP16), FP16);
+}
+
+static void embed(const Node *n) {
+  int hidden = INT(3);
+  for (uint32_t row = 0; row < n->grid[0]; row++) {
+    int token = POINTER(int, 1)[row];
+    for (int i = 0; i < hidden; i++) POINTER(float, 2)[row * hidden + i] = token < 0 ? 0 : load(POINTER(half, 0)[(int64_t)token * hidden + i], FP16);
+  }
+}
+
+static void add_norm(const Node *n) {
+  int hidden = INT(5);
+  const int *ids = POINTER(int, 4);
+  float *row = malloc(hidden * 4);
+  for (uint32_t r = 0; r < n->grid[0]; r++) {
+    int from = ids ? ids[r] : (int)r;
+    half *out = POINTER(half, 3) + (int64_t)r * hidden;
+    if (from < 0) { memset(out, 0, hidden * 2); continue; }
+    float *x = POINTER(float, 0) + (int64_t)from * hidden;
+    for (int i = 0; i < hidden; i++) row[i] = x[i] + load(POINTER(half, 1)[(int64_t)from * hidden + i], FP16);
+    if (!ids) memcpy(x, row, hidden * 4);
+    norm_row(n, row, POINTER(half, 2), out, hidden, number(n->p[6]));
+  }
+  free(row);
+}
+
+static float gated(float gate, float up) { return gate / (1 + expf(-gate)) * up; }
+
+static void rope_table(const Node *n) {
+  int pairs = INT(4);
+  for (uint32_t row = 0; row < n->grid[0]; row++) for (int i = 0; i < pairs; i++) {
+    double angle = POINTER(double, 0)[(POINTER(int, 1) ? POINTER(int, 1)[row] : 0) * pairs + i] * POINTER(int, 2)[row];
+    POINTER(float, 3)[(row * pairs + i) * 2] = cos(angle) * number(n->p[5]);
+    POINTER(float, 3)[(row * pairs + i) * 2 + 1] = sin(angle) * number(n->p[5]);
+  }
+}
+
+/* A head of one row: norm over its channels, then the turn. */
+static void turned(const Node *n, const half *head, const half *weight, const float *turn, float *out) {
+  double squares = 0;
+  for (int c = 0; c < D; c++) { out[c] = load(head[c], FP16); squares += (double)out[c] * out[c]; }
+  if (weight) for (int c = 0; c < D; c++) out[c] *= (float)(1 / sqrt(squares / D + number(n->p[5]))) * load(weight[c], FP16);
+  for (int c = 0; c < D / 2; c++) {
+    float low = out[c], high = out[c + D / 2];
+    out[c] = low * turn[2 * c] - high * turn[2 * c + 1];
+    out[c + D / 2] = high * turn[2 * c] + low * turn[2 * c + 1];
+  }
+}
+
+static void rope_write(const Node *n) {
+  int stride = INT(1), kvHeads = INT(11), group = INT(12), heads = kvHeads * group;
+  float out[256];
+  for (uint32_t i = 0; i < n->grid[0]; i++) for (int h = 0; h < kvHeads; h++) {
+    const int *run = POINTER(int, 7) + 4 * i;
+    int page = run[2] / 64, slot = run[2] % 64, logical = slot / 16;
+    half *keys = POINTER(half, 8) + page_at(n, page, h, kvHeads), *values = POINTER(half, 9) + page_at(n, page, h, kvHeads);
+    if (run[1] == 0) continue;
+    if (slot == 0) for (int t = run[3]; t < 64; t++) for (int c = 0; c < D; c++) values[place(t, c)] = 0;
+    for (int t = 0; t < run[1]; t++) {
+      half *row = POINTER(half, 0) + (int64_t)(run[0] + t) * stride;
+      const float *turn = POINTER(float, 6) + (int64_t)(run[0] + t) * D;
+      for (int g = 0; g < group; g++) {
+        half *q = row + (h * group + g) * D;
+        turned(n, q, POINTER(half, 3), turn, out);
+        for (int c = 0; c < D; c++) q[c] = store(out[c], FP16);
+      }
+      turned(n, row + (heads + h) * D, POINTER(half, 4), turn, out);
+      for (int c = 0; c < D; c++) {
+        keys[place(slot + t, c)] = store(out[c], FP16);
+        values[place(slot + t, c)] = row[(heads + kvHeads + h) * D + c];
+      }
+    }
+    half *statistics = POINTER(half, 10) + statistics_at(n, page, h, kvHeads, logical);
+    for (int c = 0; c < D; c++) {
+      float least = INFINITY, most = -INFINITY;
+      for (int t = logical * 16; t < slot + run[1]; t++) { float k = load(keys[place(t, c)], FP16); least = fminf(least, k); most = fmaxf(most, k); }
+      statistics[c] = store(least, FP16);
+      statistics[D + c] = store(most, FP16);
+    }
+  }
+}
+
+/* ---- chunks and lists ---- */
+typedef struct { int firstRow, tokens, start, ownPages, slot, fresh, ask, firstList, classOf, perQueryHead; } Chunk;
+typedef struct { int fixed, numFixed, candidates, numCandidates, pick, tokens, perQueryHead; } List;
+static Chunk chunk_of(const int *chunks, int i) { Chunk c; memcpy(&c, chunks + 16 * i, sizeof c); return c; }
+static List list_of(const int *lists, const uint8_t *classOf, Chunk c, int kvHead) { List l; memcpy(&l, lists + 8 * (c.firstList + classOf[c.classOf + kvHead]), sizeof l); return l; }
+
+static void score(const Node *n) {
+  int stride = INT(1), maxCandidates = INT(9), layer = INT(10), kvHeads = INT(11), group = INT(12), heads = kvHeads * group;
+  for (uint32_t unit = 0; unit < n->grid[2]; unit++) for (int h = 0; h < kvHeads; h++) {
+    int index = POINTER(int, 3)[unit];
+    if (index < 0) continue;
+    Chunk chunk = chunk_of(POINTER(int, 4), index);
+    List list = list_of(POINTER(int, 5), POINTER(uint8_t, 7), chunk, layer * kvHeads + h);
+    if (!chunk.fresh || list.pick == 0 || list.pick == list.numCandidates) continue;
+    for (int candidate = 0; candidate < list.numCandidates; candidate++) for (int g = 0; g < group; g++) {
+      float *to = POINTER(float, 8) + ((int64_t)unit * heads + h * group + (list.perQueryHead ? g : 0)) * maxCandidates + candidate;
+      float best = g == 0 || list.perQueryHead ? -INFINITY : *to;
+      for (int logical = 0; logical < 4; logical++) for (int t = 0; t < chunk.ask; t++) {
+        const half *s = POINTER(half, 2) + statistics_at(n, POINTER(int, 6)[list.candidates + candidate], h, kvHeads, logical);
+        const half *q = POINTER(half, 0) + (int64_t)(chunk.firstRow + t) * stride + (h * group + g) * D;
+        float sum = 0;
+        for (int c = 0; c < D; c++) { float v = load(q[c], FP16); sum += fmaxf(v * load(s[c], FP16), v * load(s[D + c], FP16)); }
+        best = fmaxf(best, sum);
+      }
+      *to = best;
+    }
+  }
+}
+
+static void pick(const Node *n) {
+  int maxCandidates = INT(1), maxPick = INT(8), layer = INT(9), layers = INT(10), kvHeads = INT(11), group = INT(12), heads = kvHeads * group;
+  for (uint32_t unit = 0; unit < n->grid[1]; unit++) for (int head = 0; head < heads; head++) {
+    int index = POINTER(int, 2)[unit];
+    if (index < 0) continue;
+    Chunk chunk = chunk_of(POINTER(int, 3), index);
+    List list = list_of(POINTER(int, 4), POINTER(uint8_t, 6), chunk, layer * kvHeads + head / group);
+    if (!chunk.fresh || list.pick == 0 || (!list.perQueryHead && head % group)) continue;
+    const float *scores = POINTER(float, 0) + ((int64_t)unit * heads + head) * maxCandidates;
+    int *to = POINTER(int, 7) + (((int64_t)chunk.slot * layers + layer) * heads + head) * maxPick, count = 0;
+    for (int i = 0; i < list.numCandidates; i++) {
+      int better = 0;
+      if (list.pick < list.numCandidates) for (int j = 0; j < list.numCandidates; j++) better += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
+      if (better < list.pick) to[count++] = POINTER(int, 5)[list.candidates + i];
+    }
+  }
+}
+
+typedef struct { const Node *n; const float *q; float scale; double highest, total, sums[256]; } Mix;
+static void read_token(Mix *mix, const half *keys, const half *values, int slot) {
+  const Node *n = mix->n;
+  double s = 0;
+  for (int c = 0; c < D; c++) s += mix->q[c] * load(keys[place(slot, c)], FP16);
+  s *= mix->scale;
+  double rescale = s > mix->highest ? exp(mix->highest - s) : 1, weight = s > mix->highest ? 1 : exp(s - mix->highest);
+  if (s > mix->highest) mix->highest = s;
+  mix->total = mix->total * rescale + weight;
+  for (int c = 0; c < D; c++) mix->sums[c] = mix->sums[c] * rescale + weight * load(values[place(slot, c)], FP16);
+}
+
+/* attend: 64 rows a unit and members; attend_hopper: 128 rows, two parameters fewer. */
+static void attend(const Node *n, int unitRows, int shift, int numUnits) {
+  int stride = INT(1), maxPick = INT(12), layer = INT(15 - shift), layers = INT(16 - shift), kvHeads = INT(17 - shift), group = INT(18 - shift), window = INT(19 - shift);
+  int heads = kvHeads * group;
+  for (int u = 0; u < numUnits; u++) for (int h = 0; h < kvHeads; h++) {
+    const int *unit = POINTER(int, 5) + 4 * u;
+    if (unit[0] < 0) continue;
+    Chunk chunk = chunk_of(POINTER(int, 6), unit[0]);
+    List list = list_of(POINTER(int, 7), POINTER(uint8_t, 10), chunk, layer * kvHeads + h);
+    if (!list.perQueryHead && unit[2] > 0) continue;
+    for (int r = unit[1] * unitRows; r < (unit[1] + 1) * unitRows && r < chunk.tokens * group; r++) {
+      int token = r / group, member = r % group, head = h * group + member;
+      if (list.perQueryHead && member != unit[2]) continue;
+      const half *q = POINTER(half, 0) + (int64_t)(chunk.firstRow + token) * stride + head * D;
+      float query[256];
+      for (int c = 0; c < D; c++) query[c] = load(q[c], FP16);
+      Mix mix = { n, query, number(n->p[20 - shift]), -INFINITY };
+      int oldest = window > 0 ? chunk.start + token - window + 1 : -1;
+      const int *picked = POINTER(int, 11) + (((int64_t)chunk.slot * layers + layer) * heads + (list.perQueryHead ? head : h * group)) * maxPick;
+      for (int i = 0; i < list.pick + list.numFixed; i++) {
+        int entry = list.fixed + i - list.pick, page = i < list.pick ? picked[i] : POINTER(int, 8)[entry];
+        for (int t = 0; t < 64 && i * 64 + t < list.tokens; t++) {
+          if (window > 0 && POINTER(int, 9)[entry] + t < oldest) continue;
+          read_token(&mix, POINTER(half, 3) + page_at(n, page, h, kvHeads), POINTER(half, 4) + page_at(n, page, h, kvHeads), t);
+        }
+      }
+      for (int position = chunk.start; position <= chunk.start + token; position++) {
+        int page = POINTER(int, 8)[chunk.ownPages + position / 64 - chunk.start / 64];
+        if (position >= oldest) read_token(&mix, POINTER(half, 3) + page_at(n, page, h, kvHeads), POINTER(half, 4) + page_at(n, page, h, kvHeads), position % 64);
+      }
+      half *out = POINTER(half, 2) + ((int64_t)(chunk.firstRow + token) * heads + head) * D;
+      for (int c = 0; c < D; c++) out[c] = store(mix.sums[c] / mix.total, FP16);
+    }
+  }
+}
+
+static void turn_pages(const Node *n) {
+  int kvHeads = INT(5);
+  for (uint32_t m = 0; m < n->grid[0]; m++) for (uint32_t layer = 0; layer < n->grid[2]; layer++) for (int h = 0; h < kvHeads; h++) {
+    const int *move = POINTER(int, 3) + 4 * m;
+    if (move[1] < 0) continue;
+    int64_t from = (int64_t)layer * (int64_t)n->p[2] + page_at(n, move[0], h, kvHeads), to = (int64_t)layer * (int64_t)n->p[2] + page_at(n, move[1], h, kvHeads);
+    const float *turn = POINTER(float, 4) + (int64_t)move[2] * D;
+    half *keys = POINTER(half, 0), *values = POINTER(half, 1);
+    memcpy(values + to, values + from, 64 * ((D + 63) / 64 * 64) * 2);
+    for (int t = 0; t < 64; t++) for (int c = 0; c < D / 2; c++) {
+      float low = load(keys[from + place(t, c)], FP16), high = load(keys[from + place(t, c + D / 2)], FP16);
+      keys[to + place(t, c)] = store(low * turn[2 * c] - high * turn[2 * c + 1], FP16);
+      keys[to + place(t, c + D / 2)] = store(high * turn[2 * c] + low * turn[2 * c + 1], FP16);
+    }
+  }
+}
+
+static float product(const Node *n, const half *x, int output, int inputs) {
+  double sum = 0;
+  for (int i = 0; i < inputs; i++) {
+    int64_t at = (int64_t)output * inputs + i;
+    sum += load(x[i], FP16) * (n->f->isFp8 ? fp8(POINTER(uint8_t, 1)[at]) : load(POINTER(half, 1)[at], FP16));
+  }
+  return n->f->isFp8 ? sum * POINTER(float, 2)[output] : sum;
+}
+
+static void linear_few(const Node *n) {
+  int rows = INT(5), inputs = INT(6), outputs = INT(7);
+  for (int r = 0; r < rows; r++) for (int o = 0; o < outputs; o++) {
+    float y = product(n, POINTER(half, 0) + (int64_t)r * inputs, o, inputs);
+    if (POINTER(float, 4)) POINTER(float, 4)[(int64_t)r * outputs + o] = y; else POINTER(half, 3)[(int64_t)r * outputs + o] = store(y, FP16);
+  }
+}
+
+static void linear_few_gated(const Node *n) {
+  int rows = INT(4), inputs = INT(5), inner = INT(6);
+  for (int r = 0; r < rows; r++) for (int o = 0; o < inner; o++) {
+    const half *x = POINTER(half, 0) + (int64_t)r * inputs;
+    POINTER(half, 3)[(int64_t)r * inner + o] = store(gated(product(n, x, o, inputs), product(n, x, inner + o, inputs)), FP16);
+  }
+}
+
+static void quantize(const Node *n, int back) {
+  int inputs = INT(3);
+  for (uint32_t r = 0; r < n->grid[0]; r++) {
+    int64_t at = (int64_t)r * inputs;
+    if (back) { for (int i = 0; i < inputs; i++) POINTER(half, 2)[at + i] = store(fp8(POINTER(uint8_t, 0)[at + i]) * POINTER(float, 1)[r], FP16); continue; }
+    float most = 0;
+    for (int i = 0; i < inputs; i++) most = fmaxf(most, fabsf(load(POINTER(half, 0)[at + i], FP16)));
+    float scale = most > 0 ? most / 448 : 1;
+    POINTER(float, 2)[r] = scale;
+    for (int i = 0; i < inputs; i++) POINTER(uint8_t, 1)[at + i] = to_fp8(load(POINTER(half, 0)[at + i], FP16) / scale);
+  }
+}
+
+/* A node without a function is a product of cuBLASLt. */
+static void multiply(const Node *n) {
+  int rows = INT(4), columns = INT(5), inner = INT(6), isFp16 = INT(7) == 2;
+  for (int r = 0; r < rows; r++) for (int o = 0; o < columns; o++) {
+    float sum = n->p[2] ? load(POINTER(half, 2)[o], isFp16) : 0;
+    for (int i = 0; i < inner; i++) sum += load(POINTER(half, 0)[(int64_t)r * inner + i], isFp16) * load(POINTER(half, 1)[(int64_t)o * inner + i], isFp16);
+    if (INT(8) == 0) POINTER(float, 3)[(int64_t)r * columns + o] = sum; else POINTER(half, 3)[(int64_t)r * columns + o] = store(sum, isFp16);
+  }
+}
+
+void fake_run(const Node *n) {
+  if (!n->f) { multiply(n); return; }
+  switch (n->f->kind) {
+    case -1: for (int i = 0; i < INT(3); i++) POINTER(float, 0)[(int64_t)n->p[4] + i] += number(n->p[2]) * POINTER(float, 1)[i]; break;
+    case EMBED: embed(n); break;
+    case RMS_NORM: for (uint32_t r = 0; r < n->grid[0]; r++) norm_row(n, POINTER(float, 0) + (int64_t)r * INT(3), POINTER(half, 1), POINTER(half, 2) + (int64_t)r * INT(3), INT(3), number(n->p[4])); break;
+    case ADD_NORM: add_norm(n); break;
+    case SILU_MUL: for (uint32_t r = 0; r < n->grid[0]; r++) for (int i = 0; i < INT(2); i++) { const half *g = POINTER(half, 0) + (int64_t)r * 2 * INT(2); POINTER(half, 1)[(int64_t)r * INT(2) + i] = store(gated(load(g[i], FP16), load(g[INT(2) + i], FP16)), FP16); } break;
+    case ROPE_TABLE: rope_table(n); break;
+    case ROPE_WRITE: rope_write(n); break;
+    case SCORE: case SCORE_HOPPER: score(n); break;
+    case PICK: pick(n); break;
+    case ATTEND: attend(n, 64, 0, n->grid[2]); break;
+    case ATTEND_HOPPER: attend(n, 128, 2, n->grid[0]); break;
+    case TURN_PAGES: turn_pages(n); break;
+    case LINEAR: linear_few(n); break;
+    case GATED: linear_few_gated(n); break;
+    case QUANTIZE: quantize(n, 0); break;
+    case DEQUANTIZE: quantize(n, 1); break;
+  }
+}
