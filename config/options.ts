@@ -30,7 +30,7 @@ const MAX_TOKENS = 2 ** 31 - 1;
 export const options = {
   model: { group: 'Model', kind: 'text', default: '', sentence: 'Folder of the checkpoint in Hugging Face format (config.json, safetensors, tokenizer.json). Empty serves the bundled model.' },
   servedModelName: { group: 'Model', kind: 'text', default: '', sentence: 'Name of the model in the API. Empty takes the name of its folder.' },
-  engine: { group: 'Model', kind: 'choice', values: ['auto', 'onnx', 'cuda', 'fake', 'reference'], default: 'auto', sentence: 'What computes: auto takes cuda where the CUDA libraries and a device are found, else onnx; fake needs no weights and makes up tokens; reference is slow and exact.' },
+  engine: { group: 'Model', kind: 'choice', values: ['auto', 'onnx', 'cuda', 'fake', 'reference'], default: 'auto', sentence: 'What computes: auto is onnx, the CPU; cuda is an NVIDIA GPU; fake needs no weights and makes up tokens; reference is slow and exact.' },
   precision: { group: 'Model', kind: 'choice', values: ['auto', 'int8', 'fp32', 'bf16', 'fp16', 'fp8'], default: 'auto', sentence: 'Number format of weights and KV memory: int8 or fp32 on the CPU, bf16 or fp16 on a GPU; auto is int8 on the CPU, and on a GPU what the checkpoint has.' },
   cudaLibraries: { group: 'Model', kind: 'text', default: '', sentence: 'Folder of the CUDA libraries (libcuda, libnvrtc, libcublasLt). Empty looks in LD_LIBRARY_PATH, the CUDA toolkit and the nvidia folders of Python environments.' },
   cudaKernels: { group: 'Model', kind: 'choice', values: ['plain', 'fast'], default: 'plain', sentence: 'Kernels of the cuda engine: plain ones for every chip, or fast ones too (instructions of Hopper, layers of few rows, early launches), which are not proven together on a device yet.' },

@@ -52,19 +52,12 @@ const FAKE_CONTEXT_TOKENS = 1024 * 1024;
 /** Throws UnsupportedModelError or ModelFileError: one sentence each, for the operator. */
 export async function createEngine(options: CreateEngineOptions): Promise<Engine> {
   switch (options.engine) {
-    case 'auto': return createBest(options);
+    case 'auto':
     case 'onnx': return createOnnx(options);
     case 'cuda': return createCuda(options);
     case 'reference': return createReference(options);
     case 'fake': return createFake(options);
   }
-}
-
-/** The GPU where one can be used and the precision that was asked for is one of its own, else the CPU. */
-async function createBest(options: CreateEngineOptions): Promise<Engine> {
-  const { cudaIsUsable } = await import('./cuda/availability.ts');
-  const wantsGpu = options.precision === 'auto' || isGpuPrecision(options.precision);
-  return wantsGpu && cudaIsUsable(librariesOf(options)) ? createCuda(options) : createOnnx(options);
 }
 
 async function createCuda(options: CreateEngineOptions): Promise<Engine> {

@@ -1,16 +1,11 @@
 /**
- * Whether this machine has what the cuda engine needs: libraries and a device. Asked by engine/create.ts when no
- * engine was asked for, and by tests.
+ * Whether this machine has what the cuda engine needs: libraries and a device. Asked by benchmarks and tests.
  */
 import { Device } from './device.ts';
 import { CublasLt } from './ffi/cublas-lt.ts';
 import { CudaUnavailableError } from './ffi/cuda-error.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
 import { Nvrtc } from './ffi/nvrtc.ts';
-
-export function cudaIsUsable(libraries: SearchSettings): boolean {
-  return whyNoCuda(libraries) === null;
-}
 
 /** The sentence that says what is missing, or null. */
 export function whyNoCuda(libraries: SearchSettings): string | null {
