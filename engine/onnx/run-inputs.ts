@@ -33,6 +33,16 @@ export interface PreparedRun {
   readonly pagesScored: number;
 }
 
+/** The int8 kernel takes rows by fours: a pass of 7 tokens takes longer than one of 8. */
+const STEP_ROWS = 4;
+
+/** Rows behind the tokens of a decode chunk that nobody reads: no token sees those after it. */
+function paddingOf({ chunks }: Run, hasSteps: boolean): number {
+  const { phase, tokens } = chunks[0]!;
+  if (!hasSteps || phase !== 'decode' || tokens.length === 1) return 0;
+  return (STEP_ROWS - (tokens.length % STEP_ROWS)) % STEP_ROWS;
+}
+
 /** Lists of one chunk in one layer: of its KV heads, or of its query heads. */
 export function listsOf({ kind }: Run, { heads, kvHeads }: Pick<ModelSpec, 'heads' | 'kvHeads'>): number {
   return kind === 'queryHeads' ? heads : kvHeads;
@@ -63,7 +73,8 @@ export class RunInputs {
   }
 
   prepare(run: Run): PreparedRun {
-    const feeds: Feeds = { ...this.#tokenFeeds(run), ...this.#switches(run) };
+    const padding = paddingOf(run, this.#hasSteps);
+    const feeds: Feeds = { ...this.#tokenFeeds(run, padding), ...this.#switches(run) };
     const selectedItems: Int32Array[] = [];
     let pagesRead = 0;
     let pagesScored = 0;
@@ -73,7 +84,7 @@ export class RunInputs {
       const items = this.#items(run, layer, fixed);
       const key = sharingKey(run, layer, this.#spec.kvHeads, items);
       const known = key === null ? undefined : shared.get(key);
-      const entry = known ?? this.#layerEntry(run, items);
+      const entry = known ?? this.#layerEntry(run, items, padding);
       if (key !== null) shared.set(key, entry);
       const names = layerNames(layer) as Record<string, string>;
       for (const [what, tensor] of entry.tensors) feeds[names[what]!] = tensor;
@@ -86,11 +97,11 @@ export class RunInputs {
     return { feeds, selectedItems, pagesRead, pagesScored };
   }
 
-  #layerEntry(run: Run, items: readonly ListItem[]) {
+  #layerEntry(run: Run, items: readonly ListItem[], padding: number) {
     const { kvHeads } = this.#spec;
     const equal = run.kind !== 'split';
     const lists = run.pick > 0 ? selectedLists(items, kvHeads, { equal, pick: run.pick }) : givenLists(items, kvHeads, equal);
-    return { lists, tensors: layerTensors(run, items, lists, kvHeads) };
+    return { lists, tensors: layerTensors(run, { items, lists, kvHeads, padding }) };
   }
 
   #items(run: Run, layer: number, fixed: FixedPages): ListItem[] {
@@ -107,8 +118,8 @@ export class RunInputs {
     );
   }
 
-  #tokenFeeds({ chunks }: Run): Feeds {
-    const numTokens = chunks.reduce((count, chunk) => count + chunk.tokens.length, 0);
+  #tokenFeeds({ chunks }: Run, padding: number): Feeds {
+    const numTokens = chunks.reduce((count, chunk) => count + chunk.tokens.length, padding);
     const tokens = new Int32Array(numTokens);
     const { pairs } = this.#rope;
     const cos = new Float32Array(numTokens * pairs); // [tokens, headDim / 2]
@@ -182,9 +193,16 @@ function sharingKey({ chunks }: Run, layer: number, kvHeads: number, items: read
   return chunks.map(({ attention }) => attention.classOf.subarray(layer * kvHeads, (layer + 1) * kvHeads).join()).join(';');
 }
 
+interface LayerParts {
+  readonly items: readonly ListItem[];
+  readonly lists: LayerLists;
+  readonly kvHeads: number;
+  readonly padding: number;
+}
+
 /** Named as in layerNames. */
-function layerTensors(run: Run, items: readonly ListItem[], lists: LayerLists, kvHeads: number): readonly [string, Tensor][] {
-  const { past, totals } = listTokens(run, items);
+function layerTensors(run: Run, { items, lists, kvHeads, padding }: LayerParts): readonly [string, Tensor][] {
+  const { past, totals } = listTokens(run, items, padding);
   const numSelected = lists.items.length;
   return [
     ['rows', new Tensor('int32', lists.rows, [lists.rows.length])],
@@ -199,9 +217,9 @@ function layerTensors(run: Run, items: readonly ListItem[], lists: LayerLists, k
 }
 
 /** Per batch entry of the attention kernel: valid tokens with the new ones, less one; and their total. */
-function listTokens({ kind, chunks }: Run, items: readonly ListItem[]): { past: Int32Array; totals: Int32Array } {
+function listTokens({ kind, chunks }: Run, items: readonly ListItem[], padding: number): { past: Int32Array; totals: Int32Array } {
   const isBatch = kind === 'decode' || kind === 'queryHeads';
-  const numTokens = isBatch ? 1 : chunks[0]!.tokens.length;
+  const numTokens = isBatch ? 1 : chunks[0]!.tokens.length + padding;
   const lists = kind === 'uniform' ? items.slice(0, 1) : items;
   const past = Int32Array.from(lists, ({ plan }) => plan.tokens + numTokens - 1);
   const totals = past.map((tokens) => tokens + 1);
