@@ -20,7 +20,7 @@ function modelWith(tokens: Record<string, number>, size = 96): string {
 async function load(draftModel: string) {
   const options: CreateDraftEngineOptions = {
     engine: 'reference', model: modelWith(vocab), draftModel, precision: 'auto', threads: 1, kvTokens: 640, maxModelLen: 0, headFile: '',
-    fakeStepMs: 0, maxSequences: 4, stepTokens: 512, cudaLibraries: '',
+    fakeStepMs: 0, maxSequences: 4, stepTokens: 512, cudaLibraries: '', cudaKernels: 'plain',
   };
   return createDraftEngine(options, (await createEngine(options)).spec);
 }
