@@ -8,7 +8,7 @@ import { describe, expect, test } from 'vitest';
 import type { Engine } from '../../engine/engine.ts';
 import { parseModelSpec, type ModelSpec } from '../../engine/model/spec.ts';
 import { Weights } from '../../engine/model/weights.ts';
-import { pagesFor, readText, relativeError, type Text } from './texts.ts';
+import { pagesFor, readText, type Text } from './texts.ts';
 
 interface Expected {
   readonly input_ids: readonly number[];
@@ -18,8 +18,8 @@ interface Expected {
 }
 
 export interface FixtureTolerance {
-  /** Largest difference of one logit; or, relative, the root mean square of the differences over that of the logits. */
-  readonly logits: number | { readonly relative: number };
+  /** Largest difference of one logit. */
+  readonly logits: number;
   /** Greedy tokens must agree where the best logit leads by more. */
   readonly margin: number;
 }
@@ -36,8 +36,7 @@ export function fixtureCases(make: FixtureEngineMaker, tolerance: FixtureToleran
       const logits = await readText(engine, text, { chunkTokens, to: text.promptTokens });
       const wanted = Float32Array.from(expected.last8_logits.flat());
       const last = logits.slice(-wanted.length);
-      if (typeof tolerance.logits === 'number') expect(largestError(last, wanted)).toBeLessThan(tolerance.logits);
-      else expect(relativeError(last, wanted)).toBeLessThan(tolerance.logits.relative);
+      expect(largestError(last, wanted)).toBeLessThan(tolerance.logits);
       await engine.close();
     });
 
