@@ -5,13 +5,13 @@
  * all alike. Prints tables and, last, one JSON line. Knows no scheduler.
  */
 import { cpus } from 'node:os';
-import { parseArgs } from 'node:util';
 import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import {
   chunkAt, DEFAULT_MODEL, denseSettings, loadEngine, lserveSettings, median, pageTables, print, streamingSettings,
   type BenchEngine, type BenchModel,
 } from './bench-engine.ts';
+import { readFlags } from './bench-flags.ts';
 
 const PARTS = ['decode', 'prefill', 'verify'] as const;
 type Part = typeof PARTS[number];
@@ -80,7 +80,8 @@ function rowsOf(part: Part, hasHeads: boolean): Row[] {
 }
 
 async function main(): Promise<void> {
-  const options = readOptions(process.argv.slice(2));
+  const options = readOptions();
+  if (options === null) return;
   const bench = await loadEngine(options);
   print(`${cpus()[0]?.model ?? 'unknown CPU'}, ${options.threads} threads, ${options.model}, ${options.precision}, ${options.rounds} turns`);
   const figures: Figure[] = [];
@@ -139,20 +140,29 @@ async function turn({ engine, policyOf }: BenchEngine, row: Row, { part, rows, d
   return part === 'verify' ? ms : ms / (chunkTokens * chunks);
 }
 
-function readOptions(argv: readonly string[]): Options {
-  const { values } = parseArgs({
-    args: [...argv],
-    options: {
-      model: { type: 'string', default: DEFAULT_MODEL },
-      threads: { type: 'string', default: '2' },
-      precision: { type: 'string', default: 'int8' },
-      only: { type: 'string', multiple: true },
-      depth: { type: 'string', multiple: true },
-      batch: { type: 'string', multiple: true },
-      rounds: { type: 'string', default: '15' },
-      quick: { type: 'boolean', default: false },
-    },
-  });
+const USAGE = `npm run bench:attention -- [options]
+  --model DIR      checkpoint                       the bundled model
+  --threads N      of the engine                    2
+  --precision P    int8 or fp32                     int8
+  --only PART      decode, prefill or verify        all; may be given several times
+  --depth N        tokens of the text               ${DEPTHS.join(', ')}; may be given several times
+  --batch N        sequences in a step              1, 8; may be given several times
+  --rounds N       turns of each row                15
+  --quick          4096 tokens, batch 1, 3 turns`;
+
+/** null: there is nothing to measure. */
+function readOptions(): Options | null {
+  const values = readFlags({
+    model: { type: 'string', default: DEFAULT_MODEL },
+    threads: { type: 'string', default: '2' },
+    precision: { type: 'string', default: 'int8' },
+    only: { type: 'string', multiple: true },
+    depth: { type: 'string', multiple: true },
+    batch: { type: 'string', multiple: true },
+    rounds: { type: 'string', default: '15' },
+    quick: { type: 'boolean', default: false },
+  }, USAGE);
+  if (values === null) return null;
   const { quick, only = [...PARTS], depth = quick ? ['4096'] : null, batch = quick ? ['1'] : ['1', '8'] } = values;
   return {
     model: values.model, threads: Number(values.threads), precision: values.precision === 'fp32' ? 'fp32' : 'int8',

@@ -5,11 +5,11 @@
  * a noisy machine disturbs all alike. Prints tables and, last, one JSON line. Knows no scheduler.
  */
 import { cpus } from 'node:os';
-import { parseArgs } from 'node:util';
 import type { AttentionSettings, PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
 import {
   chunkAt, DEFAULT_MODEL, denseSettings, loadEngine, lserveSettings, median, pageTables, print, streamingSettings, type BenchModel,
 } from './bench-engine.ts';
+import { readFlags } from './bench-flags.ts';
 import type { OnnxEngine } from './onnx-engine.ts';
 
 interface Options extends BenchModel {
@@ -58,7 +58,8 @@ function prefillRows(hasHeads: boolean): Row[] {
 }
 
 async function main(): Promise<void> {
-  const options = readOptions(process.argv.slice(2));
+  const options = readOptions();
+  if (options === null) return;
   const { engine, policyOf, hasHeads } = await loadEngine(options);
   print(`${cpus()[0]?.model ?? 'unknown CPU'}, ${options.threads} threads, ${options.model}, ${options.precision}`);
   const figures: Figure[] = [];
@@ -127,18 +128,25 @@ function figureOf({ name, chunkTokens }: Row, depth: number, batch: number, time
   return { row: name, depth, batch, chunkTokens, medianMs: median(times), meanMs, minMs: Math.min(...times) };
 }
 
-function readOptions(argv: readonly string[]): Options {
-  const { values } = parseArgs({
-    args: [...argv],
-    options: {
-      model: { type: 'string', default: DEFAULT_MODEL },
-      threads: { type: 'string', default: '2' },
-      precision: { type: 'string', default: 'int8' },
-      depths: { type: 'string', default: '4096,16384,65536' },
-      batches: { type: 'string', default: '1,8' },
-      repeats: { type: 'string', default: '24' },
-    },
-  });
+const USAGE = `npm run bench -- [options]
+  --model DIR      checkpoint                    the bundled model
+  --threads N      of the engine                 2
+  --precision P    int8 or fp32                  int8
+  --depths N,N     tokens of the text            4096,16384,65536
+  --batches N,N    sequences that decode         1,8
+  --repeats N      measurements of each cell     24`;
+
+/** null: there is nothing to measure. */
+function readOptions(): Options | null {
+  const values = readFlags({
+    model: { type: 'string', default: DEFAULT_MODEL },
+    threads: { type: 'string', default: '2' },
+    precision: { type: 'string', default: 'int8' },
+    depths: { type: 'string', default: '4096,16384,65536' },
+    batches: { type: 'string', default: '1,8' },
+    repeats: { type: 'string', default: '24' },
+  }, USAGE);
+  if (values === null) return null;
   const numbers = (text: string): number[] => text.split(',').map(Number);
   return {
     model: values.model, threads: Number(values.threads), precision: values.precision === 'fp32' ? 'fp32' : 'int8',
