@@ -30,10 +30,10 @@ const MAX_TOKENS = 2 ** 31 - 1;
 export const options = {
   model: { group: 'Model', kind: 'text', default: '', sentence: 'Folder of the checkpoint in Hugging Face format (config.json, safetensors, tokenizer.json). Empty serves the bundled model.' },
   servedModelName: { group: 'Model', kind: 'text', default: '', sentence: 'Name of the model in the API. Empty takes the name of its folder.' },
-  engine: { group: 'Model', kind: 'choice', values: ['auto', 'onnx', 'cuda', 'fake', 'reference'], default: 'auto', sentence: 'What computes: auto is onnx, the CPU; cuda is an NVIDIA GPU; fake needs no weights and makes up tokens; reference is slow and exact.' },
-  precision: { group: 'Model', kind: 'choice', values: ['auto', 'int8', 'fp32', 'bf16', 'fp16', 'fp8'], default: 'auto', sentence: 'Number format of weights and KV memory: int8 or fp32 on the CPU, bf16 or fp16 on a GPU; auto is int8 on the CPU, and on a GPU what the checkpoint has.' },
+  engine: { group: 'Model', kind: 'choice', values: ['auto', 'onnx', 'cuda', 'fake', 'reference'], default: 'auto', sentence: 'What computes: auto is cuda, an NVIDIA GPU, where there is one, else onnx, the CPU; fake needs no weights and makes up tokens; reference is slow and exact.' },
+  precision: { group: 'Model', kind: 'choice', values: ['auto', 'int8', 'fp32', 'bf16', 'fp16', 'fp8'], default: 'auto', sentence: 'Number format: int8 or fp32 on the CPU; on a GPU fp16 (weights of bf16 checkpoints keep all their bits), bf16 (coarser, with the range of float32), or fp8 weights. auto is int8 on the CPU and fp16 on a GPU.' },
   cudaLibraries: { group: 'Model', kind: 'text', default: '', sentence: 'Folder of the CUDA libraries (libcuda, libnvrtc, libcublasLt). Empty looks in LD_LIBRARY_PATH, the CUDA toolkit and the nvidia folders of Python environments.' },
-  cudaKernels: { group: 'Model', kind: 'choice', values: ['plain', 'fast'], default: 'plain', sentence: 'Kernels of the cuda engine: plain ones for every chip, or fast ones too (instructions of Hopper, layers of few rows, early launches), which are not proven together on a device yet.' },
+  cudaKernels: { group: 'Model', kind: 'choice', values: ['plain', 'fast'], default: 'fast', sentence: 'Kernels of the cuda engine: plain ones for every chip, or fast ones too where the chip has them (instructions of Hopper, layers of few rows, early launches).' },
   threads: { group: 'Model', kind: 'integer', min: 0, max: 1024, default: 0, sentence: 'Threads of the CPU engine. 0 chooses by the number of cores.' },
   maxModelLen: { group: 'Model', kind: 'integer', min: 0, max: MAX_TOKENS, default: 0, sentence: 'Longest prompt plus answer, in tokens. 0 takes what the model was trained for.' },
   kvTokens: { group: 'Model', kind: 'integer', min: 0, max: MAX_TOKENS, default: 0, sentence: 'KV memory, in tokens. 0 lets the engine choose by free memory.' },
@@ -60,7 +60,7 @@ export const options = {
   embeddingModel: { group: 'Speculation', kind: 'text', default: '', sentence: 'Folder of an embedding model (model.onnx, tokenizer.json) that ranks chunks for rapid. Empty ranks them by BM25.' },
 
   maxSequences: { group: 'Scheduling', kind: 'integer', min: 1, max: 4096, default: 64, sentence: 'Sequences that may run at the same time.' },
-  stepTokens: { group: 'Scheduling', kind: 'integer', min: 64, max: 65_536, default: 512, sentence: 'Tokens computed in one step at most, prefill and decode together.' },
+  stepTokens: { group: 'Scheduling', kind: 'integer', min: 0, max: 65_536, default: 0, sentence: 'Tokens computed in one step at most, prefill and decode together. 0 takes 512 on the CPU and 8192 on a GPU.' },
   targetGapMs: { group: 'Scheduling', kind: 'number', min: 1, max: 60_000, default: 100, sentence: 'Wanted bound on the gap between two tokens of a stream while other prompts are prefilled.' },
   prefixCache: { group: 'Scheduling', kind: 'switch', default: true, sentence: 'Keep the KV pages of earlier prompts and reuse them for equal beginnings.' },
   maxQueuedRequests: { group: 'Scheduling', kind: 'integer', min: 1, max: 1_000_000, default: 256, sentence: 'Requests that may wait; further ones are answered 429.' },

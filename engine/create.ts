@@ -19,9 +19,11 @@ export interface CreateEngineOptions {
   readonly threads: number;
   /** KV memory in tokens; 0 chooses by the memory that is free. */
   readonly kvTokens: number;
-  /** Sequences that may run at the same time, and tokens of a step at most: what memory is set aside for. */
+  /** Sequences that may run at the same time, and tokens of a step at most (0: what suits the engine): what memory is set aside for. */
   readonly maxSequences: number;
   readonly stepTokens: number;
+  /** Bytes of device memory that are left for another engine beside this one. */
+  readonly spareBytes?: number;
   /** Folder of the CUDA libraries; '' looks where they usually lie. */
   readonly cudaLibraries: string;
   /** See CudaEngineOptions.fast. */
@@ -49,8 +51,26 @@ const FEWEST_PAGES = 16;
 const FAKE_KV_TOKENS = 4 * 1024 * 1024;
 const FAKE_CONTEXT_TOKENS = 1024 * 1024;
 
+/** A GPU's products reach their speed with more rows than a CPU's. */
+const STEP_TOKENS = { cpu: 512, gpu: 8192 } as const;
+const CPU_PRECISIONS = ['int8', 'fp32'];
+
+/** The options with what 'auto' and a step of 0 tokens stand for on this machine. */
+export async function settleOptions<O extends CreateEngineOptions>(options: O): Promise<O> {
+  const engine = options.engine === 'auto' ? await engineOfMachine(options) : options.engine;
+  return { ...options, engine, stepTokens: options.stepTokens || (engine === 'cuda' ? STEP_TOKENS.gpu : STEP_TOKENS.cpu) };
+}
+
+/** The GPU where there is one, unless the precision is one of the CPU's. */
+async function engineOfMachine(options: CreateEngineOptions): Promise<'onnx' | 'cuda'> {
+  if (CPU_PRECISIONS.includes(options.precision)) return 'onnx';
+  const { whyNoCuda } = await import('./cuda/availability.ts');
+  return whyNoCuda(librariesOf(options)) === null ? 'cuda' : 'onnx';
+}
+
 /** Throws UnsupportedModelError or ModelFileError: one sentence each, for the operator. */
-export async function createEngine(options: CreateEngineOptions): Promise<Engine> {
+export async function createEngine(unsettled: CreateEngineOptions): Promise<Engine> {
+  const options = await settleOptions(unsettled);
   switch (options.engine) {
     case 'auto':
     case 'onnx': return createOnnx(options);
@@ -61,26 +81,21 @@ export async function createEngine(options: CreateEngineOptions): Promise<Engine
 }
 
 async function createCuda(options: CreateEngineOptions): Promise<Engine> {
-  const { precision, kvTokens, maxModelLen, maxSequences, stepTokens } = options;
+  const { precision, kvTokens, maxModelLen, maxSequences, stepTokens, spareBytes = 0 } = options;
   if (precision !== 'auto' && !isGpuPrecision(precision)) {
     throw new UnsupportedModelError(`The cuda engine does not support precision '${precision}'; supported are bf16, fp16 and fp8.`);
   }
   const { CudaEngine } = await import('./cuda/cuda-engine.ts');
   const wanted = (spec: ModelSpec): number => Math.ceil((maxModelLen || spec.contextLength) / PAGE_TOKENS) * maxSequences;
   return withModel(options, (model) => Promise.resolve(new CudaEngine({
-    ...model, stepTokens, libraries: librariesOf(options), fast: options.cudaKernels === 'fast',
-    precision: precision === 'auto' ? ownPrecision(model.weights) : precision,
+    ...model, stepTokens, spareBytes, libraries: librariesOf(options), fast: options.cudaKernels === 'fast',
+    precision: precision === 'auto' ? 'fp16' : precision,
     pages: kvTokens > 0 ? { exactly: Math.ceil(kvTokens / PAGE_TOKENS) } : { atMost: wanted(model.spec) },
   })));
 }
 
 function isGpuPrecision(precision: string): precision is 'bf16' | 'fp16' | 'fp8' {
   return ['bf16', 'fp16', 'fp8'].includes(precision);
-}
-
-/** What the checkpoint has; bf16 where it is wider, since that has float32's range. */
-function ownPrecision(weights: Weights): 'bf16' | 'fp16' {
-  return weights.type('model.embed_tokens.weight') === 'F16' ? 'fp16' : 'bf16';
 }
 
 function librariesOf({ cudaLibraries }: CreateEngineOptions) {

@@ -2,13 +2,11 @@
  * Entry of the engine process: builds the engine from the options in argv[2] (JSON), then passes messages
  * between the parent process and an EngineHost. Ends on 'close', when the parent goes, and after 'fatal'.
  */
-import { createDraftEngine } from '../engine/create-draft.ts';
-import { createEngine } from '../engine/create.ts';
-import type { Engine } from '../engine/engine.ts';
+import { createEngines } from '../engine/create-engines.ts';
+import { settleOptions } from '../engine/create.ts';
 import { EngineHost } from './engine-host.ts';
 import type { EngineProcessOptions, FromEngine, ToEngine } from './messages.ts';
 
-const options = JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions;
 let lastSent: Promise<void> = Promise.resolve();
 
 /** A parent that has gone reads nothing more; 'disconnect' ends this process. */
@@ -19,10 +17,10 @@ function send(message: FromEngine): void {
   });
 }
 
-async function buildEngines(): Promise<{ engine: Engine; draftEngine: Engine | null } | null> {
+async function buildHost(): Promise<EngineHost | null> {
   try {
-    const engine = await createEngine(options);
-    return { engine, draftEngine: await createDraftEngine(options, engine.spec) };
+    const options = await settleOptions(JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions);
+    return new EngineHost({ ...await createEngines(options), options, send });
   } catch (error) {
     send({ type: 'fatal', message: error instanceof Error ? error.message : String(error) });
     return null;
@@ -32,11 +30,10 @@ async function buildEngines(): Promise<{ engine: Engine; draftEngine: Engine | n
 process.once('disconnect', () => process.exit(0));
 // Signals sent to the whole group are the parent's to handle: it drains, then closes this process.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => undefined);
-const engines = await buildEngines();
-if (engines !== null) {
-  const host = new EngineHost({ ...engines, options, send });
+const host = await buildHost();
+if (host !== null) {
   process.on('message', (message) => { host.receive(message as ToEngine); });
   await host.closed;
 }
 await lastSent;
-process.exit(engines === null ? 1 : 0);
+process.exit(host === null ? 1 : 0);

@@ -10,7 +10,7 @@ import { parseModelSpec, type ModelSpec } from '../model/spec.ts';
 import { whyNoCuda } from './availability.ts';
 import { measureCeilings } from './ceilings.ts';
 import { Compiler } from './compiler.ts';
-import { CudaOps, type CudaValue, type OpsParts } from './cuda-ops.ts';
+import { activationFactors, CudaOps, type CudaValue, type OpsParts } from './cuda-ops.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer } from './device-memory.ts';
 import type { DeviceWeights } from './device-weights.ts';
@@ -85,7 +85,7 @@ class KernelBench {
     this.#selection = this.memory.allocate(16 * spec.heads * MAX_PICK * 4, 'picked pages');
     const space = new Workspace(this.device, this.memory);
     this.#parts = {
-      spec, kernels, kv: this.#kv, workspace: space, linears: new LinearLayers({ kernels, products: this.#products, workspace: space, few: false }),
+      spec, kernels, factors: activationFactors.bf16, kv: this.#kv, workspace: space, linears: new LinearLayers({ kernels, products: this.#products, workspace: space, few: false }),
       maxPick: () => MAX_PICK, multiprocessors: this.device.properties.multiprocessors, weights: noWeights(),
     };
   }
@@ -128,7 +128,7 @@ class KernelBench {
       hopperRows: this.#parts.kernels.has('attend_hopper') ? HOPPER_ROWS : null, hopperScores: this.#parts.kernels.has('score_hopper'), frequencies: null,
     }, []);
     const ops = this.#ops(tables);
-    const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true, ungated: null };
+    const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true, factor: 1, ungated: null };
     this.#fill(this.#qkv);
     const figures: Figure[] = [];
     if (pick > 0) {

@@ -48,6 +48,8 @@ interface Figure {
   readonly batch: number;
   readonly milliseconds: number;
   readonly deviceMilliseconds: number;
+  /** Of the decode steps measured, of which the others are the median. */
+  readonly slowestMilliseconds?: number;
   /** Bytes that decode must read over the copy rate; operations of prefill over the product rate. */
   readonly floorMilliseconds: number;
 }
@@ -64,7 +66,7 @@ async function main(): Promise<void> {
   const began = performance.now();
   const { engine, spec } = await loadEngine(options, libraries);
   engine.device.synchronize();
-  const type = options.precision === 'fp16' ? 'fp16' : 'bf16';
+  const type = options.precision === 'bf16' ? 'bf16' : 'fp16';
   const startSeconds = (performance.now() - began) / 1000;
   for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers(type, 1 << 24));
   const ceilings = measureCeilings(engine.device, engine.memory, type);
@@ -149,7 +151,8 @@ class Bench {
     tables.forEach((_, b) => { engine.forget(b); });
     const bytes = this.#weightBytes() + batch * this.#kvBytes(policy, tables[0]!, depth - 1);
     return {
-      depth, batch, milliseconds: mean(times.map(({ wall }) => wall)), deviceMilliseconds: mean(times.map(({ device }) => device)),
+      depth, batch, milliseconds: median(times.map(({ wall }) => wall)), deviceMilliseconds: median(times.map(({ device }) => device)),
+      slowestMilliseconds: Math.max(...times.map(({ wall }) => wall)),
       floorMilliseconds: 1000 * bytes / this.#ceilings.copyBytesPerSecond,
     };
   }
@@ -234,8 +237,8 @@ function percent(share: number): string {
   return `${(100 * share).toFixed(0)} %`;
 }
 
-function mean(values: readonly number[]): number {
-  return values.reduce((a, b) => a + b, 0) / values.length;
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 function readOptions(argv: readonly string[]): Options {
@@ -243,8 +246,8 @@ function readOptions(argv: readonly string[]): Options {
     args: [...argv],
     options: {
       model: { type: 'string', default: '' },
-      precision: { type: 'string', default: 'bf16' },
-      fast: { type: 'boolean', default: false },
+      precision: { type: 'string', default: 'fp16' },
+      plain: { type: 'boolean', default: false },
       depths: { type: 'string', default: '1024,8192,16384,32768,131072,262144' },
       prefills: { type: 'string', default: '8192,32768,131072' },
       batches: { type: 'string', default: '8x8192,8x32768,16x8192,64x4096' },
@@ -253,7 +256,7 @@ function readOptions(argv: readonly string[]): Options {
   });
   const numbers = (text: string): number[] => (text === '' ? [] : text.split(',').map(Number));
   return {
-    model: values.model, fast: values.fast, precision: values.precision === 'fp16' || values.precision === 'fp8' ? values.precision : 'bf16', depths: numbers(values.depths), prefills: numbers(values.prefills),
+    model: values.model, fast: !values.plain, precision: values.precision === 'bf16' || values.precision === 'fp8' ? values.precision : 'fp16', depths: numbers(values.depths), prefills: numbers(values.prefills),
     batches: values.batches === '' ? [] : values.batches.split(',').map((pair) => pair.split('x').map(Number) as [number, number]), repeats: Number(values.repeats),
   };
 }

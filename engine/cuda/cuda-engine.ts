@@ -10,11 +10,12 @@ import { decode } from '../model/decoder.ts';
 import { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import { Compiler } from './compiler.ts';
-import { CudaOps, scoreStride, type OpsParts, type RunAddresses } from './cuda-ops.ts';
+import { activationFactors, CudaOps, scoreStride, type OpsParts, type RunAddresses } from './cuda-ops.ts';
 import type { Graph } from './device.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer, type PinnedBuffer } from './device-memory.ts';
 import { DeviceWeights, type Quantize, type WeightSource } from './device-weights.ts';
+import { ExactHalves } from './exact-halves.ts';
 import { CublasLt } from './ffi/cublas-lt.ts';
 import { DeviceMemoryError } from './ffi/cuda-error.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
@@ -29,7 +30,7 @@ import { buildRunTables, isDecodeRun, outputRows, type ChunkPlace, type RunModel
 import { SelectionSlots } from './selection-slots.ts';
 import { Workspace } from './workspace.ts';
 
-/** fp8: weights of the layers in E4M3 with a scale for each output, made at load; all else bf16. */
+/** fp8: weights of the layers in E4M3 with a scale for each output, made at load; all else fp16. */
 export type CudaPrecision = ElementType | 'fp8';
 
 export interface CudaEngineOptions {
@@ -41,6 +42,8 @@ export interface CudaEngineOptions {
   readonly pages: { readonly exactly: number } | { readonly atMost: number };
   /** Tokens of a step that memory is set aside for; longer ones take more. */
   readonly stepTokens: number;
+  /** Bytes that are left for another engine on the device. */
+  readonly spareBytes?: number;
   readonly libraries: SearchSettings;
   /**
    * Hopper's attention and scores, linear layers of few rows by a kernel of our own, kernels that begin before the one
@@ -106,12 +109,15 @@ export class CudaEngine implements Engine {
     const { properties } = this.device;
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
     const hopper = options.fast && suitsHopper(spec, properties.capability);
-    const type = precision === 'fp8' ? 'bf16' : precision;
+    const type = precision === 'fp8' ? 'fp16' : precision;
     this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, few: options.fast, fp8: precision === 'fp8' });
     this.#products = new MatrixProducts(CublasLt.open(libraries), {
       device: this.device, type, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
     });
-    const deviceWeights = new DeviceWeights(spec, { weights, memory: this.memory, type, quantize: precision === 'fp8' ? this.#quantize() : null });
+    const deviceWeights = new DeviceWeights(spec, {
+      weights, memory: this.memory, type, exact: new ExactHalves(this.#kernels, this.memory), quantize: precision === 'fp8' ? this.#quantize() : null,
+      deltaFactor: activationFactors[type].delta,
+    });
     deviceWeights.register(this.#products);
     this.#vocabStride = deviceWeights.linear([spec.tiedHead ? 'model.embed_tokens' : 'lm_head']).columns;
     const fixed = this.#rope.frequencies(0);
@@ -124,7 +130,7 @@ export class CudaEngine implements Engine {
     this.spec = engineSpec(spec, precision, options.headOrder);
     this.#runModel = runModel(spec, this.#rope, hopper);
     this.#parts = {
-      spec, kernels: this.#kernels, weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
+      spec, kernels: this.#kernels, factors: activationFactors[type], weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
       linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace, few: options.fast }),
       maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors,
     };
@@ -233,8 +239,8 @@ export class CudaEngine implements Engine {
   }
 
   #quantize(): Quantize {
-    return ({ from, rows, inner }, { bytes, scales }) => {
-      this.#kernels.get('quantize_rows').launch({ grid: [rows], block: [256] }, from, bytes, scales, inner);
+    return ({ from, rows, inner, scale }, { bytes, scales }) => {
+      this.#kernels.get('quantize_rows').launch({ grid: [rows], block: [256] }, from, bytes, scales, inner, scale);
       // The matrix is freed next.
       this.device.synchronize();
     };
@@ -349,11 +355,11 @@ export class CudaEngine implements Engine {
     return `${JSON.stringify(tables.sizes)} ${ops.splits} ${tables.sizes.scoreUnits > 0 ? scoreStride(tables.maxCandidates) : 0}`;
   }
 
-  #choosePages({ pages, stepTokens }: CudaEngineOptions): number {
+  #choosePages({ pages, stepTokens, spareBytes = 0 }: CudaEngineOptions): number {
     const pageBytes = KvMemory.pageBytes(this.#model);
     if ('exactly' in pages) return pages.exactly;
     const free = this.device.memory().free;
-    const reserved = SPARE_BYTES + MAX_MOVED_PAGES * pageBytes + this.#runBytes(stepTokens);
+    const reserved = SPARE_BYTES + spareBytes + MAX_MOVED_PAGES * pageBytes + this.#runBytes(stepTokens);
     const affordable = Math.floor((free - reserved) / pageBytes);
     if (affordable < 1) throw new DeviceMemoryError({ bytes: pageBytes + reserved, what: 'KV memory and a step', ...this.device.memory() });
     return Math.min(affordable, pages.atMost);

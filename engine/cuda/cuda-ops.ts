@@ -9,12 +9,22 @@ import type { DeviceWeights, LinearWeight } from './device-weights.ts';
 import type { Kernels } from './kernels.ts';
 import type { LinearLayers } from './linear-layers.ts';
 import { headPad, type KvMemory } from './kv-memory.ts';
+import type { ElementType } from './matrix-products.ts';
 import type { RunTables } from './run-tables.ts';
 import type { Workspace } from './workspace.ts';
+
+/** What some activations are stored multiplied by. */
+export interface ActivationFactors {
+  /** The gated inputs of down projections. */
+  readonly gated: number;
+  /** What is added to the residual. */
+  readonly delta: number;
+}
 
 /** What outlives a run. */
 export interface OpsParts {
   readonly spec: ModelSpec;
+  readonly factors: ActivationFactors;
   readonly kernels: Kernels;
   readonly weights: DeviceWeights;
   readonly linears: LinearLayers;
@@ -46,9 +56,14 @@ export interface CudaValue {
   /** Weight of a norm over each head, still to be done; 0n for none. */
   readonly headNorm: bigint;
   readonly turned: boolean;
+  /** What its numbers are multiplied by. */
+  readonly factor: number;
   /** Gate and up projections that are still to be computed, together with what gates them; null else. */
   readonly ungated: { readonly x: bigint; readonly weight: LinearWeight } | null;
 }
+
+/** fp16 ends at 65504, and models have activations of some thousands in the places where these factors are: 16 times as much then fits. */
+export const activationFactors: Readonly<Record<ElementType, ActivationFactors>> = { bf16: { gated: 1, delta: 1 }, fp16: { gated: 1 / 16, delta: 1 / 16 } };
 
 const ELEMENT_BYTES = 2;
 const ROW_THREADS = 256;
@@ -84,8 +99,8 @@ export class CudaOps implements Ops<CudaValue> {
   embed(table: WeightName): CudaValue {
     const { hidden } = this.#parts.spec;
     const out = this.#parts.workspace.get('residual', this.#rows * hidden * 4);
-    const { weight } = this.#parts.weights.linear([table]);
-    this.#parts.kernels.get('embed').launch({ grid: [this.#rows], block: [ROW_THREADS] }, weight, this.#table('tokens'), out, hidden);
+    const { weight, scale } = this.#parts.weights.linear([table]);
+    this.#parts.kernels.get('embed').launch({ grid: [this.#rows], block: [ROW_THREADS] }, weight, this.#table('tokens'), out, hidden, scale);
     return value(out, hidden);
   }
 
@@ -105,13 +120,18 @@ export class CudaOps implements Ops<CudaValue> {
     if (rows > 0) {
       this.#parts.kernels.get('add_norm').launch(
         { grid: [rows], block: [ROW_THREADS] },
-        x.address, delta.address, this.#parts.weights.vector(weight), out, selected ? this.#table('outputRows') : 0n, hidden, normEps);
+        x.address, delta.address, this.#parts.weights.vector(weight), out, selected ? this.#table('outputRows') : 0n, hidden, normEps, 1 / delta.factor);
     }
     return { sum: x, normed: { ...value(out, hidden), rows: x.rows } };
   }
 
+  /** One whose result is added to the residual. */
   linear(x: CudaValue, layer: WeightName): CudaValue {
-    return this.linears(x, [layer])[0]!;
+    const weight = this.#parts.weights.linear([layer]);
+    const { delta } = this.#parts.factors;
+    const y = this.#parts.workspace.get('delta', this.#rows * weight.columns * ELEMENT_BYTES);
+    this.#parts.linears.apply({ x: x.address, rows: this.#rows, weight, y, factor: delta / x.factor });
+    return { ...value(y, weight.columns), factor: delta };
   }
 
   /** Views of one matrix of outputs, side by side. */
@@ -122,10 +142,10 @@ export class CudaOps implements Ops<CudaValue> {
       const pending = { ...value(0n, columns), ungated: { x: x.address, weight } };
       return [pending, pending];
     }
-    const name = ['', 'delta', 'gate and up', 'queries, keys and values'][layers.length];
+    const name = ['', '', 'gate and up', 'queries, keys and values'][layers.length];
     if (name === undefined || name === '') throw new RangeError(`${layers.length} linear layers of one input have no buffer`);
     const y = this.#parts.workspace.get(name, this.#rows * columns * ELEMENT_BYTES);
-    this.#parts.linears.apply({ x: x.address, rows: this.#rows, weight, y });
+    this.#parts.linears.apply({ x: x.address, rows: this.#rows, weight, y, factor: 1 });
     let offset = 0;
     return layers.map((layer) => {
       const view = value(y + BigInt(offset * ELEMENT_BYTES), columns);
@@ -151,14 +171,15 @@ export class CudaOps implements Ops<CudaValue> {
 
   siluMul(gate: CudaValue, up: CudaValue): CudaValue {
     const { inner } = this.#parts.spec;
+    const factor = this.#parts.factors.gated;
     const out = this.#parts.workspace.get('gated', this.#rows * inner * ELEMENT_BYTES);
     if (gate.ungated !== null) {
-      this.#parts.linears.gated({ ...gate.ungated, rows: this.#rows, y: out });
-      return value(out, inner);
+      this.#parts.linears.gated({ ...gate.ungated, rows: this.#rows, y: out, factor });
+      return { ...value(out, inner), factor };
     }
     if (up.address - gate.address !== BigInt(inner * ELEMENT_BYTES) || gate.stride !== 2 * inner) throw new RangeError('gate and up are to be one product');
-    this.#parts.kernels.get('silu_mul').launch({ grid: [this.#rows, Math.ceil(inner / SILU_SPAN)], block: [ROW_THREADS] }, gate.address, out, inner);
-    return value(out, inner);
+    this.#parts.kernels.get('silu_mul').launch({ grid: [this.#rows, Math.ceil(inner / SILU_SPAN)], block: [ROW_THREADS] }, gate.address, out, inner, factor);
+    return { ...value(out, inner), factor };
   }
 
   selectRows(x: CudaValue): CudaValue {
@@ -170,7 +191,7 @@ export class CudaOps implements Ops<CudaValue> {
     const weight = this.#parts.weights.linear([layer]);
     const rows = this.#tables.sizes.outputRows;
     const y = this.#parts.workspace.get('logits', rows * weight.columns * 4);
-    this.#parts.linears.apply({ x: x.address, rows, weight, y }, 'float32');
+    this.#parts.linears.apply({ x: x.address, rows, weight, y, factor: 1 }, 'float32');
     return value(y, weight.columns);
   }
 
@@ -249,12 +270,11 @@ export class CudaOps implements Ops<CudaValue> {
     const { units } = this.#tables.sizes;
     const splits = this.splits;
     const pad = headPad(headDim);
-    // Begun early, its one wave of blocks lands unevenly.
     const stages = pad === 256 ? 2 : 3;
     const partials = workspace.get('partials', splits === 1 ? 1 : units * kvHeads * splits * 64 * (pad + 4) * 4);
     const counters = workspace.get('counters', units * kvHeads * 4, { cleared: true });
     kernels.get('attend').launch(
-      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad, early: false },
+      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad },
       q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('units'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(), partials, counters,
       layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));
@@ -291,5 +311,5 @@ export function scoreStride(maxCandidates: number): number {
 }
 
 function value(address: bigint, stride: number): CudaValue {
-  return { address, stride, rows: 'all', headNorm: 0n, turned: false, ungated: null };
+  return { address, stride, rows: 'all', headNorm: 0n, turned: false, factor: 1, ungated: null };
 }

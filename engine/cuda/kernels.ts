@@ -34,13 +34,13 @@ interface KernelEntry {
 
 const FOLDER = join(import.meta.dirname, 'kernels');
 
-const parameters = { hopperAttention: 'pippppppppppiiiiiif', score: 'pipppppppiiii', linear: 'pppppiii', gated: 'ppppiii' };
+const parameters = { hopperAttention: 'pippppppppppiiiiiif', score: 'pipppppppiiii', linear: 'pppppiiif', gated: 'ppppiiiff' };
 
 const entries = {
-  embed: { file: 'basic', parameters: 'pppi' },
+  embed: { file: 'basic', parameters: 'pppif' },
   rms_norm: { file: 'basic', parameters: 'pppif' },
-  add_norm: { file: 'basic', parameters: 'pppppif' },
-  silu_mul: { file: 'basic', parameters: 'ppi' },
+  add_norm: { file: 'basic', parameters: 'pppppiff' },
+  silu_mul: { file: 'basic', parameters: 'ppif' },
   rope_table: { file: 'rope_table', parameters: 'ppppif' },
   rope_write: { file: 'rope_write', parameters: 'pipppfpppppii' },
   score: { file: 'score', parameters: parameters.score },
@@ -55,7 +55,9 @@ const entries = {
   linear_16_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1, INPUT_TILES: 2 }, only: 'fp8' },
   gated_8_fp8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
   gated_16_fp8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { WEIGHT_FP8: 1, INPUT_TILES: 2 }, only: 'fp8' },
-  quantize_rows: { file: 'quantize', parameters: 'pppi', only: 'fp8' },
+  largest_bf16: { file: 'rescale', parameters: 'ppl' },
+  rescale: { file: 'rescale', parameters: 'plif' },
+  quantize_rows: { file: 'quantize', parameters: 'pppif', only: 'fp8' },
   dequantize_rows: { file: 'quantize', parameters: 'pppi', only: 'fp8' },
 } as const satisfies Record<string, KernelEntry>;
 

@@ -15,6 +15,8 @@ export interface LinearCall {
   readonly weight: LinearWeight;
   /** [rows, columns], or of gated layers [rows, columns / 2] */
   readonly y: bigint;
+  /** What the result is multiplied by, beside the weight's own scale; a bias is not. */
+  readonly factor: number;
 }
 
 const THREADS = 256;
@@ -43,7 +45,7 @@ export class LinearLayers {
     this.#workspace = workspace;
   }
 
-  /** y = x W^T (+ bias). */
+  /** y = factor x W^T (+ bias). */
   apply(call: LinearCall, output: 'element' | 'float32' = 'element'): void {
     const { weight, rows } = call;
     if (rows === 0) return;
@@ -55,7 +57,7 @@ export class LinearLayers {
     const outputBytes = output === 'element' ? ELEMENT_BYTES : 4;
     this.#eachFew(call, 'linear', { grid: Math.ceil(columns / OUTPUTS_PER_BLOCK), yBytes: columns * outputBytes }, (kernel, grid, x, y, count) => {
       const [out, logits] = output === 'element' ? [y, 0n] : [0n, y];
-      this.#kernels.get(kernel).launch({ grid: [grid], block: [THREADS] }, x, weight.weight, weight.scales ?? 0n, out, logits, count, inner, columns);
+      this.#kernels.get(kernel).launch({ grid: [grid], block: [THREADS] }, x, weight.weight, weight.scales ?? 0n, out, logits, count, inner, columns, weight.scale * call.factor);
     });
   }
 
@@ -64,12 +66,12 @@ export class LinearLayers {
     return rows > 0 && this.#suitsFew(weight, rows);
   }
 
-  /** y = silu(x G^T) * (x U^T) of a matrix that holds the rows of G, then those of U. */
+  /** y = factor silu(x G^T) * (x U^T) of a matrix that holds the rows of G, then those of U. */
   gated(call: LinearCall): void {
     const { weight } = call;
     const half = weight.columns / 2;
     this.#eachFew(call, 'gated', { grid: Math.ceil(half / (OUTPUTS_PER_BLOCK / 2)), yBytes: half * ELEMENT_BYTES }, (kernel, grid, x, y, count) => {
-      this.#kernels.get(kernel).launch({ grid: [grid], block: [THREADS] }, x, weight.weight, weight.scales ?? 0n, y, count, weight.inner, half);
+      this.#kernels.get(kernel).launch({ grid: [grid], block: [THREADS] }, x, weight.weight, weight.scales ?? 0n, y, count, weight.inner, half, weight.scale, call.factor);
     });
   }
 
@@ -90,9 +92,9 @@ export class LinearLayers {
     }
   }
 
-  #multiply({ x, rows, weight, y }: LinearCall, output: 'element' | 'float32'): void {
+  #multiply({ x, rows, weight, y, factor }: LinearCall, output: 'element' | 'float32'): void {
     const { columns, inner, bias } = weight;
-    this.#products.multiply({ x, rows, weight: this.#widened(weight), columns, inner, bias, y, output });
+    this.#products.multiply({ x, rows, weight: this.#widened(weight), columns, inner, bias, y, output, scale: weight.scale * factor });
   }
 
   #widened({ weight, scales, columns, inner }: LinearWeight): bigint {

@@ -1,5 +1,5 @@
 /**
- * Matrix products through cuBLASLt: y = x W^T, sums in float32. For each shape a plan is made once: the library
+ * Matrix products through cuBLASLt: y = scale x W^T, sums in float32. For each shape a plan is made once: the library
  * proposes algorithms, and where a shape comes back often the fastest of them is found by timing. Knows no
  * layers. Called by cuda-ops.ts.
  */
@@ -26,6 +26,8 @@ export interface Product {
   /** [rows, columns] */
   readonly y: bigint;
   readonly output: 'element' | 'float32';
+  /** What sums are multiplied by, before the bias is added; 1 unless said otherwise. */
+  readonly scale?: number;
 }
 
 interface Plan {
@@ -55,7 +57,8 @@ export class MatrixProducts {
   readonly #plans = new Map<string, Plan>();
   /** Weights by shape, for tuning. */
   readonly #weights = new Map<string, bigint[]>();
-  readonly #one = Float32Array.of(1);
+  /** The library reads it while a product is issued. */
+  readonly #scale = Float32Array.of(1);
   readonly #zero = Float32Array.of(0);
 
   constructor(library: CublasLt, { device, workspace, type }: { device: Device; workspace: DeviceBuffer; type: ElementType }) {
@@ -170,10 +173,11 @@ export class MatrixProducts {
     if (status !== 0) throw new CudaError('cublasLtMatmul', status, `${product.rows} x ${product.inner} by ${product.inner} x ${product.columns}`);
   }
 
-  #attempt({ operation, a, b, d, algorithm }: Plan, { x, weight, bias, y }: Product): number {
+  #attempt({ operation, a, b, d, algorithm }: Plan, { x, weight, bias, y, scale = 1 }: Product): number {
+    this.#scale[0] = scale;
     if (bias !== null) this.#library.call('operationSet', operation, operationAttributes.bias, BigUint64Array.of(bias), 8);
     return this.#library.attempt(
-      'multiply', this.#handle, operation, this.#one, weight, a, x, b, this.#zero, y, d, y, d, algorithm,
+      'multiply', this.#handle, operation, this.#scale, weight, a, x, b, this.#zero, y, d, y, d, algorithm,
       this.#workspace.address, WORKSPACE_BYTES, this.#device.stream);
   }
 }

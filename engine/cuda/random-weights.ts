@@ -31,6 +31,11 @@ export class RandomWeights implements WeightSource {
     return shape;
   }
 
+  /** 'F16': of whichever 16-bit type they are asked for, nothing is to be converted. */
+  type(): string {
+    return 'F16';
+  }
+
   half(_name: string, type: ElementType, target: Uint16Array, first: number): void {
     const numbers = this.#numbers.get(type) ?? randomNumbers(type, BLOCK);
     this.#numbers.set(type, numbers);

@@ -2,8 +2,8 @@
 import type { FastifyInstance } from 'fastify';
 import { expect } from 'vitest';
 import { loadConfig } from '../../config/load.ts';
-import { createDraftEngine } from '../../engine/create-draft.ts';
-import { createEngine } from '../../engine/create.ts';
+import { createEngines } from '../../engine/create-engines.ts';
+import { settleOptions } from '../../engine/create.ts';
 import { EngineHost } from '../../scheduler/engine-host.ts';
 import { buildApp } from '../../server/app.ts';
 import { engineOptions } from '../../server/choices.ts';
@@ -47,9 +47,9 @@ async function post<Body>(app: FastifyInstance, url: string, body: object): Prom
 /** Scheduler and engine in this process; messages cross in later ticks, as they do between processes. */
 function startHere(config: Config): StartEngine {
   return ({ onMessage, onExit }) => {
-    const options = engineOptions(config, { folder: modelFolder(config), draftFolder: draftFolder(config), threads: config.threads });
-    const host = createEngine(options).then(async (engine) => new EngineHost({
-      engine, draftEngine: await createDraftEngine(options, engine.spec), options,
+    const asked = engineOptions(config, { folder: modelFolder(config), draftFolder: draftFolder(config), threads: config.threads });
+    const host = settleOptions(asked).then(async (options) => new EngineHost({
+      ...await createEngines(options), options,
       send: (message) => { setImmediate(() => { onMessage(message); }); },
     }));
     host.then(({ closed }) => closed).then(

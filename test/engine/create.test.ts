@@ -3,7 +3,7 @@ import { copyFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { whyNoCuda } from '../../engine/cuda/availability.ts';
-import { createEngine, type CreateEngineOptions } from '../../engine/create.ts';
+import { createEngine, settleOptions, type CreateEngineOptions } from '../../engine/create.ts';
 import { UnsupportedModelError } from '../../engine/engine.ts';
 import { writeTinyModel } from '../tiny-model.ts';
 import { useTemporaryFolders } from './temporary-folder.ts';
@@ -19,11 +19,20 @@ const options: CreateEngineOptions = {
 
 const noCuda = whyNoCuda({ folder: '', environment: process.env });
 
-test.each([['auto', 'onnx'], ['onnx', 'onnx'], ['reference', 'reference'], ['fake', 'fake']] as const)('%s makes the %s engine', async (engine, name) => {
+test.each([['auto', noCuda === null ? 'cuda' : 'onnx'], ['onnx', 'onnx'], ['reference', 'reference'], ['fake', 'fake']] as const)('%s makes the %s engine', async (engine, name) => {
   const made = await createEngine({ ...options, engine });
   expect(made.spec).toMatchObject({ engine: name, vocab: 96, layers: 2, kvHeads: 2, headOrder: null });
   expect(made.pages).toBe(16);
   await made.close();
+});
+
+test('a precision of the CPU is served by the CPU, whatever there is beside it', async () => {
+  expect(await settleOptions({ ...options, engine: 'auto', precision: 'fp32' })).toMatchObject({ engine: 'onnx' });
+});
+
+test('a step of 0 tokens is what suits the engine', async () => {
+  const stepTokens = async (engine: CreateEngineOptions['engine'], asked: number) => (await settleOptions({ ...options, engine, stepTokens: asked })).stepTokens;
+  expect([await stepTokens('onnx', 0), await stepTokens('cuda', 0), await stepTokens('cuda', 700)]).toEqual([512, 8192, 700]);
 });
 
 describe('KV memory that is not given', () => {

@@ -6,7 +6,7 @@
 #define SILU_SPAN 2048
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-embed(const element* table, const int* tokens, float* out, int hidden) {
+embed(const element* table, const int* tokens, float* out, int hidden, float scale) {
   letNextBegin();
   awaitInputs();
   const int token = tokens[blockIdx.x];
@@ -16,7 +16,7 @@ embed(const element* table, const int* tokens, float* out, int hidden) {
     return;
   }
   const element* from = table + (int64)token * hidden;
-  for (int i = threadIdx.x; i < hidden; i += THREADS) to[i] = toFloat(from[i]);
+  for (int i = threadIdx.x; i < hidden; i += THREADS) to[i] = toFloat(from[i]) * scale;
 }
 
 // Eight channels at a time where rows are whole units of 16 bytes, else one at a time.
@@ -63,7 +63,7 @@ rms_norm(const float* x, const element* weight, element* out, int hidden, float 
 #define NORM_KEPT 4
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-add_norm(float* x, const element* delta, const element* weight, element* out, const int* rowIds, int hidden, float eps) {
+add_norm(float* x, const element* delta, const element* weight, element* out, const int* rowIds, int hidden, float eps, float deltaScale) {
   __shared__ float scratch[THREADS / WARP];
   const int row = rowIds == nullptr ? (int)blockIdx.x : rowIds[blockIdx.x];
   letNextBegin();
@@ -86,8 +86,9 @@ add_norm(float* x, const element* delta, const element* weight, element* out, co
       const float4 low = *(const float4*)(sum + i);
       const float4 high = *(const float4*)(sum + i + 4);
       unpackEight(*(const eight*)(added + i), kept[step]);
-      kept[step][0] += low.x; kept[step][1] += low.y; kept[step][2] += low.z; kept[step][3] += low.w;
-      kept[step][4] += high.x; kept[step][5] += high.y; kept[step][6] += high.z; kept[step][7] += high.w;
+      const float before[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int j = 0; j < 8; j++) kept[step][j] = before[j] + kept[step][j] * deltaScale;
       if (storesSum) {
         *(float4*)(sum + i) = make_float4(kept[step][0], kept[step][1], kept[step][2], kept[step][3]);
         *(float4*)(sum + i + 4) = make_float4(kept[step][4], kept[step][5], kept[step][6], kept[step][7]);
@@ -109,13 +110,13 @@ add_norm(float* x, const element* delta, const element* weight, element* out, co
     return;
   }
   for (int i = threadIdx.x; i < hidden; i += THREADS) {
-    const float value = sum[i] + toFloat(added[i]);
+    const float value = sum[i] + toFloat(added[i]) * deltaScale;
     if (storesSum) sum[i] = value;
     squares += value * value;
   }
   const float scale = 1.0f / sqrtf(sumOverBlock(squares, scratch) / hidden + eps);
   for (int i = threadIdx.x; i < hidden; i += THREADS) {
-    const float value = storesSum ? sum[i] : sum[i] + toFloat(added[i]);
+    const float value = storesSum ? sum[i] : sum[i] + toFloat(added[i]) * deltaScale;
     to[i] = toElement(value * scale * toFloat(weight[i]));
   }
 }
@@ -124,7 +125,7 @@ add_norm(float* x, const element* delta, const element* weight, element* out, co
 __device__ __forceinline__ float gated(float gate, float up) { return gate / (1.0f + expf(-gate)) * up; }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-silu_mul(const element* gateUp, element* out, int inner) {
+silu_mul(const element* gateUp, element* out, int inner, float factor) {
   letNextBegin();
   awaitInputs();
   const element* gate = gateUp + (int64)blockIdx.x * 2 * inner;
@@ -139,9 +140,9 @@ silu_mul(const element* gateUp, element* out, int inner) {
     unpackEight(*(const eight*)(gate + i), gates);
     unpackEight(*(const eight*)(up + i), ups);
 #pragma unroll
-    for (int j = 0; j < 8; j++) gates[j] = gated(gates[j], ups[j]);
+    for (int j = 0; j < 8; j++) gates[j] = gated(gates[j], ups[j]) * factor;
     *(eight*)(to + i) = packEight(gates);
   } else {
-    for (int i = from + threadIdx.x; i < end; i += THREADS) to[i] = toElement(gated(toFloat(gate[i]), toFloat(up[i])));
+    for (int i = from + threadIdx.x; i < end; i += THREADS) to[i] = toElement(gated(toFloat(gate[i]), toFloat(up[i])) * factor);
   }
 }

@@ -195,7 +195,7 @@ __device__ __forceinline__ float sumOverWarps(const float* shared, int output, i
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-linear_few(const element* x, const weight* w, const float* scales, element* out, float* logits, int rows, int inputs, int outputs) {
+linear_few(const element* x, const weight* w, const float* scales, element* out, float* logits, int rows, int inputs, int outputs, float scale) {
   __shared__ float shared[WARPS * OUTPUTS * ROWS];
   const int first = blockIdx.x * OUTPUTS;
   letNextBegin();
@@ -203,7 +203,7 @@ linear_few(const element* x, const weight* w, const float* scales, element* out,
   for (int i = threadIdx.x; i < OUTPUTS * ROWS; i += THREADS) {
     const int row = i / OUTPUTS, output = i % OUTPUTS;
     if (row >= rows || first + output >= outputs) continue;
-    const float sum = sumOverWarps(shared, output, row) * (scales == nullptr ? 1.0f : scales[first + output]);
+    const float sum = sumOverWarps(shared, output, row) * (scales == nullptr ? scale : scale * scales[first + output]);
     const int64 at = (int64)row * outputs + first + output;
     if (logits != nullptr) logits[at] = sum;
     else out[at] = toElement(sum);
@@ -212,7 +212,7 @@ linear_few(const element* x, const weight* w, const float* scales, element* out,
 
 // silu(x G^T) * (x U^T); W holds the rows of G, then those of U. The block's 16 rows of W are 8 of each.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-linear_few_gated(const element* x, const weight* w, const float* scales, element* out, int rows, int inputs, int inner) {
+linear_few_gated(const element* x, const weight* w, const float* scales, element* out, int rows, int inputs, int inner, float scale, float factor) {
   __shared__ float shared[WARPS * OUTPUTS * ROWS];
   const int first = blockIdx.x * (OUTPUTS / 2);
   letNextBegin();
@@ -220,8 +220,8 @@ linear_few_gated(const element* x, const weight* w, const float* scales, element
   for (int i = threadIdx.x; i < OUTPUTS / 2 * ROWS; i += THREADS) {
     const int row = i / (OUTPUTS / 2), output = i % (OUTPUTS / 2);
     if (row >= rows || first + output >= inner) continue;
-    const float gate = sumOverWarps(shared, output, row) * (scales == nullptr ? 1.0f : scales[first + output]);
-    const float up = sumOverWarps(shared, output + 8, row) * (scales == nullptr ? 1.0f : scales[inner + first + output]);
-    out[(int64)row * inner + first + output] = toElement(gate / (1.0f + expf(-gate)) * up);
+    const float gate = sumOverWarps(shared, output, row) * (scales == nullptr ? scale : scale * scales[first + output]);
+    const float up = sumOverWarps(shared, output + 8, row) * (scales == nullptr ? scale : scale * scales[inner + first + output]);
+    out[(int64)row * inner + first + output] = toElement(gate / (1.0f + expf(-gate)) * up * factor);
   }
 }

@@ -25,7 +25,7 @@ __device__ __forceinline__ float fromFp8(uint32 x) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-quantize_rows(const element* w, uint8* out, float* scales, int inputs) {
+quantize_rows(const element* w, uint8* out, float* scales, int inputs, float factor) {
   __shared__ float scratch[THREADS / WARP];
   const element* row = w + (int64)blockIdx.x * inputs;
   float most = 0;
@@ -36,7 +36,7 @@ quantize_rows(const element* w, uint8* out, float* scales, int inputs) {
   for (int warp = 0; warp < THREADS / WARP; warp++) most = fmaxf(most, scratch[warp]);
   const float scale = most == 0 ? 1 : most / LARGEST;
   for (int i = threadIdx.x; i < inputs; i += THREADS) out[(int64)blockIdx.x * inputs + i] = (uint8)toFp8(fminf(fmaxf(toFloat(row[i]) / scale, -LARGEST), LARGEST));
-  if (threadIdx.x == 0) scales[blockIdx.x] = scale;
+  if (threadIdx.x == 0) scales[blockIdx.x] = scale * factor;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

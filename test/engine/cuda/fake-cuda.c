@@ -178,9 +178,10 @@ int cublasLtMatmulAlgoGetHeuristic(uint64_t h, uint64_t o, uint64_t a, uint64_t 
 int cublasLtMatmul(uint64_t h, uint64_t o, float *alpha, uint64_t a, uint64_t la, uint64_t b, uint64_t lb, float *beta, uint64_t c, uint64_t lc, uint64_t d, uint64_t ld, uint8_t *algorithm, uint64_t w, size_t n, uint64_t s) {
   Operation *op = (Operation *)o;
   Layout *A = (Layout *)la, *B = (Layout *)lb, *D = (Layout *)ld;
-  if (algorithm[0] != 42 || !op->transA || *alpha != 1 || *beta != 0 || A->rows != B->rows || D->rows != A->columns || D->columns != B->columns) return 7;
-  /* x, weight, bias, y; rows, columns, inner; element type, output type */
-  Node node = { NULL, { 0 }, { b, a, op->epilogue == 4 ? (uint64_t)op->bias : 0, d, B->columns, A->columns, A->rows, A->type, D->type } };
+  if (algorithm[0] != 42 || !op->transA || *beta != 0 || A->rows != B->rows || D->rows != A->columns || D->columns != B->columns) return 7;
+  /* x, weight, bias, y; rows, columns, inner; element type, output type; scale */
+  Node node = { NULL, { 0 }, { b, a, op->epilogue == 4 ? (uint64_t)op->bias : 0, d, B->columns, A->columns, A->rows, A->type, D->type, 0 } };
+  memcpy(&node.p[9], alpha, 4);
   issue(&node);
   return 0;
 }

@@ -9,12 +9,13 @@ typedef struct { int kind, headDim, isFp16, isFp8; } Function;
 typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
 typedef uint16_t half;
 
-enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE };
+enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE };
 static const struct { const char *name; int parameters; } kernels[] = {
-  { "embed", 4 }, { "rms_norm", 5 }, { "add_norm", 7 }, { "silu_mul", 3 }, { "rope_table", 6 }, { "rope_write", 13 }, { "score", 13 }, { "score_hopper", 13 },
-  { "pick", 13 }, { "attend", 21 }, { "attend_hopper", 19 }, { "turn_pages", 6 }, { "linear_few", 8 }, { "linear_few_gated", 7 }, { "quantize_rows", 4 }, { "dequantize_rows", 4 },
+  { "embed", 5 }, { "rms_norm", 5 }, { "add_norm", 8 }, { "silu_mul", 4 }, { "rope_table", 6 }, { "rope_write", 13 }, { "score", 13 }, { "score_hopper", 13 },
+  { "pick", 13 }, { "attend", 21 }, { "attend_hopper", 19 }, { "turn_pages", 6 }, { "linear_few", 9 }, { "linear_few_gated", 9 }, { "quantize_rows", 5 }, { "dequantize_rows", 4 },
+  { "largest_bf16", 3 }, { "rescale", 4 },
 };
-int fake_kernel(const char *name, int *unused) { for (int i = 0; i < 16; i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
+int fake_kernel(const char *name, int *unused) { for (int i = 0; i < 18; i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
 int fake_parameters(int kind) { return kernels[kind].parameters; }
 
 /* ---- numbers ---- */
@@ -72,7 +73,7 @@ static void embed(const Node *n) {
   int hidden = INT(3);
   for (uint32_t row = 0; row < n->grid[0]; row++) {
     int token = POINTER(int, 1)[row];
-    for (int i = 0; i < hidden; i++) POINTER(float, 2)[row * hidden + i] = token < 0 ? 0 : load(POINTER(half, 0)[(int64_t)token * hidden + i], FP16);
+    for (int i = 0; i < hidden; i++) POINTER(float, 2)[row * hidden + i] = token < 0 ? 0 : load(POINTER(half, 0)[(int64_t)token * hidden + i], FP16) * number(n->p[4]);
   }
 }
 
@@ -85,7 +86,7 @@ static void add_norm(const Node *n) {
     half *out = POINTER(half, 3) + (int64_t)r * hidden;
     if (from < 0) { memset(out, 0, hidden * 2); continue; }
     float *x = POINTER(float, 0) + (int64_t)from * hidden;
-    for (int i = 0; i < hidden; i++) row[i] = x[i] + load(POINTER(half, 1)[(int64_t)from * hidden + i], FP16);
+    for (int i = 0; i < hidden; i++) row[i] = x[i] + load(POINTER(half, 1)[(int64_t)from * hidden + i], FP16) * number(n->p[7]);
     if (!ids) memcpy(x, row, hidden * 4);
     norm_row(n, row, POINTER(half, 2), out, hidden, number(n->p[6]));
   }
@@ -272,7 +273,7 @@ static float product(const Node *n, const half *x, int output, int inputs) {
 static void linear_few(const Node *n) {
   int rows = INT(5), inputs = INT(6), outputs = INT(7);
   for (int r = 0; r < rows; r++) for (int o = 0; o < outputs; o++) {
-    float y = product(n, POINTER(half, 0) + (int64_t)r * inputs, o, inputs);
+    float y = product(n, POINTER(half, 0) + (int64_t)r * inputs, o, inputs) * number(n->p[8]);
     if (POINTER(float, 4)) POINTER(float, 4)[(int64_t)r * outputs + o] = y; else POINTER(half, 3)[(int64_t)r * outputs + o] = store(y, FP16);
   }
 }
@@ -281,7 +282,7 @@ static void linear_few_gated(const Node *n) {
   int rows = INT(4), inputs = INT(5), inner = INT(6);
   for (int r = 0; r < rows; r++) for (int o = 0; o < inner; o++) {
     const half *x = POINTER(half, 0) + (int64_t)r * inputs;
-    POINTER(half, 3)[(int64_t)r * inner + o] = store(gated(product(n, x, o, inputs), product(n, x, inner + o, inputs)), FP16);
+    POINTER(half, 3)[(int64_t)r * inner + o] = store(gated(product(n, x, o, inputs) * number(n->p[7]), product(n, x, inner + o, inputs) * number(n->p[7])) * number(n->p[8]), FP16);
   }
 }
 
@@ -293,7 +294,7 @@ static void quantize(const Node *n, int back) {
     float most = 0;
     for (int i = 0; i < inputs; i++) most = fmaxf(most, fabsf(load(POINTER(half, 0)[at + i], FP16)));
     float scale = most > 0 ? most / 448 : 1;
-    POINTER(float, 2)[r] = scale;
+    POINTER(float, 2)[r] = scale * number(n->p[4]);
     for (int i = 0; i < inputs; i++) POINTER(uint8_t, 1)[at + i] = to_fp8(load(POINTER(half, 0)[at + i], FP16) / scale);
   }
 }
@@ -302,8 +303,9 @@ static void quantize(const Node *n, int back) {
 static void multiply(const Node *n) {
   int rows = INT(4), columns = INT(5), inner = INT(6), isFp16 = INT(7) == 2;
   for (int r = 0; r < rows; r++) for (int o = 0; o < columns; o++) {
-    float sum = n->p[2] ? load(POINTER(half, 2)[o], isFp16) : 0;
+    float sum = 0;
     for (int i = 0; i < inner; i++) sum += load(POINTER(half, 0)[(int64_t)r * inner + i], isFp16) * load(POINTER(half, 1)[(int64_t)o * inner + i], isFp16);
+    sum = sum * number(n->p[9]) + (n->p[2] ? load(POINTER(half, 2)[o], isFp16) : 0);
     if (INT(8) == 0) POINTER(float, 3)[(int64_t)r * columns + o] = sum; else POINTER(half, 3)[(int64_t)r * columns + o] = store(sum, isFp16);
   }
 }
@@ -315,7 +317,7 @@ void fake_run(const Node *n) {
     case EMBED: embed(n); break;
     case RMS_NORM: for (uint32_t r = 0; r < n->grid[0]; r++) norm_row(n, POINTER(float, 0) + (int64_t)r * INT(3), POINTER(half, 1), POINTER(half, 2) + (int64_t)r * INT(3), INT(3), number(n->p[4])); break;
     case ADD_NORM: add_norm(n); break;
-    case SILU_MUL: for (uint32_t r = 0; r < n->grid[0]; r++) for (int i = 0; i < INT(2); i++) { const half *g = POINTER(half, 0) + (int64_t)r * 2 * INT(2); POINTER(half, 1)[(int64_t)r * INT(2) + i] = store(gated(load(g[i], FP16), load(g[INT(2) + i], FP16)), FP16); } break;
+    case SILU_MUL: for (uint32_t r = 0; r < n->grid[0]; r++) for (int i = 0; i < INT(2); i++) { const half *g = POINTER(half, 0) + (int64_t)r * 2 * INT(2); POINTER(half, 1)[(int64_t)r * INT(2) + i] = store(gated(load(g[i], FP16), load(g[INT(2) + i], FP16)) * number(n->p[3]), FP16); } break;
     case ROPE_TABLE: rope_table(n); break;
     case ROPE_WRITE: rope_write(n); break;
     case SCORE: case SCORE_HOPPER: score(n); break;
@@ -327,5 +329,7 @@ void fake_run(const Node *n) {
     case GATED: linear_few_gated(n); break;
     case QUANTIZE: quantize(n, 0); break;
     case DEQUANTIZE: quantize(n, 1); break;
+    case LARGEST: for (int64_t i = 0; i < (int64_t)n->p[2]; i++) { uint32_t size = POINTER(half, 0)[i] & 0x7fff; if (size > *POINTER(uint32_t, 1)) *POINTER(uint32_t, 1) = size; } break;
+    case RESCALE: for (int64_t i = 0; i < (int64_t)n->p[1]; i++) { half *w = POINTER(half, 0) + i; *w = store(load(*w, INT(2) ? 0 : FP16) * number(n->p[3]), FP16); } break;
   }
 }

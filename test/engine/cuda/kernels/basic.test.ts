@@ -30,16 +30,16 @@ describe.skipIf(reasonWithoutDevice !== null)('basic kernels', () => {
     bench.kernel({ file: 'basic', name: 'rms_norm', parameters: 'pppif' }).launch(grid, onDevice.address, weightAt.address, normed.address, hidden, EPS);
     expect(bench.error(bench.elements(normed, rows * hidden), normalized(x, weight, hidden)), `seed ${bench.seed}`).toBeLessThan(ROUNDING);
 
-    const sum = x.map((value, i) => value + delta[i]!);
-    const addNorm = bench.kernel({ file: 'basic', name: 'add_norm', parameters: 'pppppif' });
+    const sum = x.map((value, i) => value + 4 * delta[i]!);
+    const addNorm = bench.kernel({ file: 'basic', name: 'add_norm', parameters: 'pppppiff' });
     const selected = bench.poisoned(2 * hidden * 2);
-    addNorm.launch({ grid: [2], block: [256] }, onDevice.address, deltaAt.address, weightAt.address, selected.address, bench.ints([rows - 1, -1]).address, hidden, EPS);
+    addNorm.launch({ grid: [2], block: [256] }, onDevice.address, deltaAt.address, weightAt.address, selected.address, bench.ints([rows - 1, -1]).address, hidden, EPS, 4);
     const lastRow = [...normalized(sum, weight, hidden).subarray((rows - 1) * hidden), ...new Float64Array(hidden)];
     expect(bench.error(bench.elements(selected, 2 * hidden), lastRow), `seed ${bench.seed}`).toBeLessThan(ROUNDING);
     expect(bench.floats(onDevice, rows * hidden)).toEqual(x);
 
     bench.memory.poison(normed);
-    addNorm.launch(grid, onDevice.address, deltaAt.address, weightAt.address, normed.address, 0n, hidden, EPS);
+    addNorm.launch(grid, onDevice.address, deltaAt.address, weightAt.address, normed.address, 0n, hidden, EPS, 4);
     expect(bench.floats(onDevice, rows * hidden)).toEqual(sum);
     expect(bench.error(bench.elements(normed, rows * hidden), normalized(sum, weight, hidden)), `seed ${bench.seed}`).toBeLessThan(ROUNDING);
   });
@@ -47,10 +47,10 @@ describe.skipIf(reasonWithoutDevice !== null)('basic kernels', () => {
   test.each([[48, 5], [100, 1], [14336, 2]])('silu_mul, %i wide', (inner, rows) => {
     const both = bench.normal(rows * 2 * inner, 4);
     const out = bench.poisoned(rows * inner * 2);
-    bench.kernel({ file: 'basic', name: 'silu_mul', parameters: 'ppi' }).launch({ grid: [rows, Math.ceil(inner / 2048)], block: [256] }, bench.up(bfloat16(both)).address, out.address, inner);
+    bench.kernel({ file: 'basic', name: 'silu_mul', parameters: 'ppif' }).launch({ grid: [rows, Math.ceil(inner / 2048)], block: [256] }, bench.up(bfloat16(both)).address, out.address, inner, 0.25);
     const wanted = Float64Array.from({ length: rows * inner }, (_, i) => {
       const at = Math.floor(i / inner) * 2 * inner + i % inner;
-      return both[at]! / (1 + Math.exp(-both[at]!)) * both[at + inner]!;
+      return both[at]! / (1 + Math.exp(-both[at]!)) * both[at + inner]! / 4;
     });
     expect(bench.error(bench.elements(out, rows * inner), wanted), `seed ${bench.seed}`).toBeLessThan(ROUNDING);
   });
@@ -60,8 +60,8 @@ describe.skipIf(reasonWithoutDevice !== null)('basic kernels', () => {
     const table = bench.normal(vocab * hidden);
     const ids = [8, -1, 0];
     const out = bench.poisoned(ids.length * hidden * 4);
-    bench.kernel({ file: 'basic', name: 'embed', parameters: 'pppi' }).launch({ grid: [ids.length], block: [256] }, bench.up(bfloat16(table)).address, bench.ints(ids).address, out.address, hidden);
-    expect(bench.floats(out, ids.length * hidden)).toEqual(Float32Array.from(ids.flatMap((id) => (id < 0 ? Array<number>(hidden).fill(0) : [...table.subarray(id * hidden, (id + 1) * hidden)]))));
+    bench.kernel({ file: 'basic', name: 'embed', parameters: 'pppif' }).launch({ grid: [ids.length], block: [256] }, bench.up(bfloat16(table)).address, bench.ints(ids).address, out.address, hidden, 2);
+    expect(bench.floats(out, ids.length * hidden)).toEqual(Float32Array.from(ids.flatMap((id) => (id < 0 ? Array<number>(hidden).fill(0) : [...table.subarray(id * hidden, (id + 1) * hidden)].map((x) => 2 * x)))));
   });
 
   test('rope_table: exact in the millions', () => {

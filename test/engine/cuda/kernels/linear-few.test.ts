@@ -32,7 +32,7 @@ describe.skipIf(reasonWithoutDevice !== null)('linear layers of a few rows', () 
   function quantized(w: Float32Array, inputs: number) {
     const outputs = w.length / inputs;
     const [bytes, scales] = [bench.poisoned(w.length), bench.poisoned(outputs * 4)];
-    bench.kernel({ file: 'quantize', name: 'quantize_rows', parameters: 'pppi' }).launch({ grid: [outputs], block: [256] }, bench.up(bfloat16(w)).address, bytes.address, scales.address, inputs);
+    bench.kernel({ file: 'quantize', name: 'quantize_rows', parameters: 'pppif' }).launch({ grid: [outputs], block: [256] }, bench.up(bfloat16(w)).address, bytes.address, scales.address, inputs, 1);
     const values = new Uint8Array(bench.memory.read(bytes, w.length));
     const scaleOf = bench.floats(scales, outputs);
     return { bytes, scales, values, scaleOf, numbers: Float64Array.from(values, (byte, i) => fromFp8(byte) * scaleOf[Math.floor(i / inputs)]!) };
@@ -64,23 +64,23 @@ describe.skipIf(reasonWithoutDevice !== null)('linear layers of a few rows', () 
       const weight = fp8 ? bytes.address : bench.up(bfloat16(w)).address;
       const scale = fp8 ? scales.address : 0n;
       const input = bench.up(bfloat16(x)).address;
-      const wanted = multiply(x, fp8 ? numbers : w, rows, inputs);
+      const wanted = multiply(x, fp8 ? numbers : w, rows, inputs).map((sum) => sum / 2);
       const label = `${fp8 ? 'fp8' : 'bf16'}, seed ${bench.seed}`;
       const [out, logits] = [bench.poisoned(rows * outputs * 2), bench.poisoned(rows * outputs * 4)];
-      const few = bench.kernel({ file: 'linear_few', name: 'linear_few', parameters: 'pppppiii', defines });
+      const few = bench.kernel({ file: 'linear_few', name: 'linear_few', parameters: 'pppppiiif', defines });
       const geometry = { grid: [Math.ceil(outputs / 16)], block: [256] } as const;
-      few.launch(geometry, input, weight, scale, out.address, 0n, rows, inputs, outputs);
-      few.launch(geometry, input, weight, scale, 0n, logits.address, rows, inputs, outputs);
+      few.launch(geometry, input, weight, scale, out.address, 0n, rows, inputs, outputs, 0.5);
+      few.launch(geometry, input, weight, scale, 0n, logits.address, rows, inputs, outputs, 0.5);
       expect(bench.error(bench.elements(out, rows * outputs), wanted), label).toBeLessThan(4e-3);
       expect(bench.error(bench.floats(logits, rows * outputs), wanted), label).toBeLessThan(1e-5);
       if (outputs % 2 !== 0) continue;
       const inner = outputs / 2;
       const gated = bench.poisoned(rows * inner * 2);
-      bench.kernel({ file: 'linear_few', name: 'linear_few_gated', parameters: 'ppppiii', defines })
-        .launch({ grid: [Math.ceil(inner / 8)], block: [256] }, input, weight, scale, gated.address, rows, inputs, inner);
+      bench.kernel({ file: 'linear_few', name: 'linear_few_gated', parameters: 'ppppiiiff', defines })
+        .launch({ grid: [Math.ceil(inner / 8)], block: [256] }, input, weight, scale, gated.address, rows, inputs, inner, 0.5, 2);
       const wantedGated = Float64Array.from({ length: rows * inner }, (_, i) => {
         const at = Math.floor(i / inner) * outputs + i % inner;
-        return wanted[at]! / (1 + Math.exp(-wanted[at]!)) * wanted[at + inner]!;
+        return wanted[at]! / (1 + Math.exp(-wanted[at]!)) * wanted[at + inner]! * 2;
       });
       expect(bench.error(bench.elements(gated, rows * inner), wantedGated), label).toBeLessThan(4e-3);
     }

@@ -1,29 +1,46 @@
 /**
- * The engine of the draft model (--draft-model): another checkpoint on the same kind of engine, with the vocabulary of
- * the served one, since tokens pass between them as ids. Refuses anything else at start. Called by scheduler/process.ts.
+ * The engines of a server: that of the served model, and that of the draft model (--draft-model): another checkpoint on
+ * the same kind of engine, with the same vocabulary, since tokens pass between them as ids. Refuses anything else at
+ * start. Called by scheduler/process.ts.
  */
 import { join } from 'node:path';
 import { createEngine, type CreateEngineOptions } from './create.ts';
-import { UnsupportedModelError, type Engine, type EngineSpec } from './engine.ts';
+import { UnsupportedModelError, type Engine } from './engine.ts';
 import { readJsonFile } from './model/model-file-error.ts';
 
-export interface CreateDraftEngineOptions extends CreateEngineOptions {
+export interface CreateEnginesOptions extends CreateEngineOptions {
   /** Folder of the checkpoint; '' for none. */
   readonly draftModel: string;
 }
 
+export interface Engines {
+  readonly engine: Engine;
+  /** null when there is no draft model. */
+  readonly draftEngine: Engine | null;
+}
+
 /** KV memory of the draft model in tokens: it reads the end of a text, or what was retrieved, for each sequence. */
 const DRAFT_KV_TOKENS = 65_536;
+/** Device memory for the activations of the draft model's steps. */
+const DRAFT_SPARE_BYTES = 1 << 30;
 
-/** null when there is no draft model. Throws UnsupportedModelError or ModelFileError. */
-export async function createDraftEngine(options: CreateDraftEngineOptions, target: EngineSpec): Promise<Engine | null> {
+/**
+ * The served model's engine and the draft model's. The draft model's comes first: KV memory of the served one takes what
+ * is left. Throws UnsupportedModelError or ModelFileError.
+ */
+export async function createEngines(options: CreateEnginesOptions): Promise<Engines> {
   const { draftModel, model } = options;
-  if (draftModel === '') return null;
+  if (draftModel === '') return { engine: await createEngine(options), draftEngine: null };
   await checkTokenizers(model, draftModel);
-  const engine = await createEngine({ ...options, model: draftModel, kvTokens: DRAFT_KV_TOKENS, headFile: '' });
-  if (engine.spec.vocab === target.vocab) return engine;
-  await engine.close();
-  throw new UnsupportedModelError(`The draft model ${draftModel} has ${engine.spec.vocab} rows of logits and the served model ${target.vocab}; they must have the same vocabulary.`);
+  const draftEngine = await createEngine({ ...options, model: draftModel, kvTokens: DRAFT_KV_TOKENS, headFile: '' });
+  const engine = await createEngine({ ...options, spareBytes: DRAFT_SPARE_BYTES }).catch(async (error: unknown) => {
+    await draftEngine.close();
+    throw error;
+  });
+  const [drafted, served] = [draftEngine.spec.vocab, engine.spec.vocab];
+  if (drafted === served) return { engine, draftEngine };
+  await Promise.all([engine.close(), draftEngine.close()]);
+  throw new UnsupportedModelError(`The draft model ${draftModel} has ${drafted} rows of logits and the served model ${served}; they must have the same vocabulary.`);
 }
 
 /** Both files say the same of every token: its text, its id, and how texts are split into them. */

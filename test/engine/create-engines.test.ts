@@ -2,8 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { createDraftEngine, type CreateDraftEngineOptions } from '../../engine/create-draft.ts';
-import { createEngine } from '../../engine/create.ts';
+import { createEngines, type CreateEnginesOptions } from '../../engine/create-engines.ts';
 import { writeTinyModel, type TinyModel } from '../tiny-model.ts';
 
 const vocab = { a: 0, b: 1, c: 2 };
@@ -18,11 +17,11 @@ function modelWith(tokens: Record<string, number>, size = 96): string {
 }
 
 async function load(draftModel: string) {
-  const options: CreateDraftEngineOptions = {
+  const options: CreateEnginesOptions = {
     engine: 'reference', model: modelWith(vocab), draftModel, precision: 'auto', threads: 1, kvTokens: 640, maxModelLen: 0, headFile: '',
     fakeStepMs: 0, maxSequences: 4, stepTokens: 512, cudaLibraries: '', cudaKernels: 'plain',
   };
-  return createDraftEngine(options, (await createEngine(options)).spec);
+  return (await createEngines(options)).draftEngine;
 }
 
 test('none is asked for, and there is none', async () => {
