@@ -1,8 +1,9 @@
 /**
  * The tokens that a draw may choose from, with their weights: a row of logits after temperature and
  * filters. Nothing here sorts the vocabulary: what the filters keep is popped off a heap. Pure but for the
- * scratch arrays that the caller lends. Called by sampler.ts.
+ * scratch arrays that the caller lends. Called by sampler.ts; from the head of a row the same is done by head-candidates.ts.
  */
+import { HEAD_TOKENS } from './logit-row.ts';
 
 /** Parallel arrays; the first `count` entries are valid. */
 export interface Candidates {
@@ -25,7 +26,7 @@ export interface Filters {
 }
 
 /** exp(-60) is 1e-26: what lies below the largest logit by more could not change a sum of doubles. */
-const NEGLIGIBLE = -60;
+export const NEGLIGIBLE = -60;
 
 export function newCandidates(vocab: number): Candidates {
   return { tokens: new Int32Array(vocab), weights: new Float64Array(vocab), count: 0, total: 0 };
@@ -39,12 +40,17 @@ export function filterCandidates(logits: Float32Array, filters: Filters, target:
   return target;
 }
 
-/** The candidate at which the running sum of weights passes `share` of the total; 0 <= share < 1. */
-export function drawCandidate({ tokens, weights, count, total }: Candidates, share: number): number {
-  let rest = share * total;
+/**
+ * The candidate at which the running sum of weights passes `share` of the total; 0 <= share < 1. The HEAD_TOKENS heaviest
+ * come first, heaviest first, so that a draw seldom needs more of a row than its head. Changes their order.
+ */
+export function drawCandidate(candidates: Candidates, share: number): number {
+  const { tokens, weights, count, total } = candidates;
+  leadWithHeaviest(candidates);
+  let left = share * total;
   for (let i = 0; i < count; i++) {
-    rest -= weights[i]!;
-    if (rest < 0) return tokens[i]!;
+    left -= weights[i]!;
+    if (left < 0) return tokens[i]!;
   }
   return tokens[count - 1]!;
 }
@@ -106,6 +112,32 @@ function keepLargest(candidates: Candidates, limit: { maxCount: number; mass: nu
   weights.copyWithin(0, heapSize, candidates.count);
   candidates.count -= heapSize;
   candidates.total = kept;
+}
+
+/** The first HEAD_TOKENS candidates become the heaviest ones, heaviest first. A heap with the lightest of them on top finds them. */
+function leadWithHeaviest(candidates: Candidates): void {
+  const { weights } = candidates;
+  const size = Math.min(HEAD_TOKENS, candidates.count);
+  for (let i = (size >>> 1) - 1; i >= 0; i--) siftLight(candidates, i, size);
+  for (let i = size; i < candidates.count; i++) {
+    if (weights[i]! < weights[0]! || !isBefore(candidates, i, 0)) continue;
+    swap(candidates, i, 0);
+    siftLight(candidates, 0, size);
+  }
+  for (let end = size - 1; end > 0; end--) {
+    swap(candidates, 0, end);
+    siftLight(candidates, 0, end);
+  }
+}
+
+/** As sift, of a heap with the lightest candidate on top. */
+function siftLight(candidates: Candidates, index: number, size: number): void {
+  for (let parent = index, child = 2 * parent + 1; child < size; child = 2 * parent + 1) {
+    if (child + 1 < size && isBefore(candidates, child, child + 1)) child++;
+    if (!isBefore(candidates, parent, child)) return;
+    swap(candidates, parent, child);
+    parent = child;
+  }
 }
 
 /** Restores the heap order below `index`: heavier first, the lower token of equals. */

@@ -4,6 +4,7 @@
  * techniques. Called by the scheduler's loop; implementations: onnx/, reference/, fake/.
  */
 import type { AttentionPlan } from '../kvcache/page-lists/page-list.ts';
+import type { LogitRow } from './logit-row.ts';
 
 /** Consecutive tokens of one sequence to compute in this step. */
 export interface Chunk {
@@ -27,11 +28,15 @@ export interface Chunk {
   readonly promptTokens: number;
   /** Which rows of logits to return. */
   readonly logits: 'none' | 'last' | 'all';
+  /** Set where a sampler of this temperature reads the rows: the engine may then give heads of rows for whole ones. */
+  readonly headTemperature?: number;
 }
 
 export interface StepResult {
-  /** One entry per chunk, in order: [rows * vocab] with rows = 0 (null), 1 or n. Valid until the next run. */
+  /** One entry per chunk, in order: [rows * vocab] with rows = 0 (null), 1 or n; null where heads are given. Valid until the next run. */
   readonly logits: readonly (Float32Array | null)[];
+  /** From an engine that gives heads of rows: those of the chunks that may have them, null for the others. [chunks] of [rows] */
+  readonly heads?: readonly (readonly LogitRow[] | null)[];
   /** Pages read by attention, summed over chunks, layers and KV heads. */
   readonly pagesRead: number;
   /** Candidate pages scored, summed likewise. */

@@ -3,13 +3,31 @@
  * penalties and filters, as OpenAI and vLLM do. Pure. Called by the scheduler.
  */
 
+import { wholeRow, type LogitRow } from './logit-row.ts';
+
 export interface TokenScore {
   readonly token: number;
   readonly logprob: number;
 }
 
 /** The log-probability of `token` in a row of logits, and of the `numTop` most likely tokens, best first. */
-export function scoreToken(logits: Float32Array, token: number, numTop: number): TokenScore & { top: TokenScore[] } {
+export function scoreToken(row: LogitRow, token: number, numTop: number): TokenScore & { top: TokenScore[] } {
+  return scoreFromHead(row, token, numTop) ?? scoreFromWhole(wholeRow(row), token, numTop);
+}
+
+/** null where the head has not all that is asked for. */
+function scoreFromHead(row: LogitRow, token: number, numTop: number): TokenScore & { top: TokenScore[] } | null {
+  if (row instanceof Float32Array) return null;
+  const { tokens, logits, vocab, rest } = row;
+  const at = tokens.indexOf(token);
+  if (at < 0 || (numTop > tokens.length && tokens.length < vocab)) return null;
+  const largest = logits[0]!;
+  const normaliser = largest + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0) + rest);
+  const score = (i: number): TokenScore => ({ token: tokens[i]!, logprob: logits[i]! - normaliser });
+  return { ...score(at), top: Array.from({ length: Math.min(numTop, tokens.length) }, (_, i) => score(i)) };
+}
+
+function scoreFromWhole(logits: Float32Array, token: number, numTop: number): TokenScore & { top: TokenScore[] } {
   const normaliser = logSumExp(logits);
   const score = (id: number): TokenScore => ({ token: id, logprob: logits[id]! - normaliser });
   return { ...score(token), top: largest(logits, numTop).map(score) };

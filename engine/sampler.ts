@@ -5,6 +5,8 @@
  * each), and by verify.ts, which compares distributions.
  */
 import { argmax, drawCandidate, filterCandidates, newCandidates, type Candidates, type Filters } from './candidates.ts';
+import { drawFromHead, filterHead, loweredHead, plainHead, type AdjustedHead } from './head-candidates.ts';
+import { wholeRow, type LogitRow, type RowHead } from './logit-row.ts';
 import { Random } from './random.ts';
 
 export interface SamplerSettings extends Filters {
@@ -62,6 +64,8 @@ export class Sampler {
   readonly #counts: Map<number, number>;
   readonly #seen: Set<number>;
   readonly #isPlain: boolean;
+  /** Nothing that is set makes a logit larger. */
+  readonly #onlyLowers: boolean;
   #numGenerated: number;
 
   constructor(settings: SamplerSettings, context: SamplerContext, state: SamplerState = newState(settings, context)) {
@@ -74,6 +78,13 @@ export class Sampler {
     this.#numGenerated = state.numGenerated;
     this.#isPlain = settings.repetitionPenalty === 1 && settings.presencePenalty === 0 && settings.frequencyPenalty === 0
       && settings.logitBias.length === 0;
+    this.#onlyLowers = settings.repetitionPenalty >= 1 && settings.presencePenalty >= 0 && settings.frequencyPenalty >= 0
+      && settings.logitBias.every(([, bias]) => bias <= 0);
+  }
+
+  /** What rows' heads are to be made for. */
+  get temperature(): number {
+    return this.#settings.temperature;
   }
 
   /** Every row has one token that it gives for certain, or numbers that were fixed beforehand: no distribution tells more. */
@@ -101,18 +112,27 @@ export class Sampler {
   }
 
   /** Draws the next token. [vocab] -> token id; `accept` it before the next row. */
-  sample(logits: Float32Array): number {
-    const row = this.#adjusted(logits);
-    if (this.#settings.temperature === 0) return argmax(row);
-    return drawCandidate(filterCandidates(row, this.#settings, this.#context.scratch.candidates), this.#random.next());
+  sample(row: LogitRow): number {
+    const head = this.#adjustedHead(row);
+    if (this.#settings.temperature === 0) return head === null ? argmax(this.#adjusted(wholeRow(row))) : head.tokens[0]!;
+    const share = this.#random.next();
+    const { candidates } = this.#context.scratch;
+    const outside = head === null ? null : filterHead(head, this.#settings, candidates);
+    const token = outside === null ? null : drawFromHead(candidates, { share, outside });
+    return token ?? drawCandidate(filterCandidates(this.#adjusted(wholeRow(row)), this.#settings, candidates), share);
   }
 
   /** The probabilities that `sample` draws from; all on one token when greedy. [vocab] -> new [vocab] */
-  distribution(logits: Float32Array): Float64Array {
-    const row = this.#adjusted(logits);
-    const probabilities = new Float64Array(row.length);
-    if (this.#settings.temperature === 0) return probabilities.fill(1, argmax(row), argmax(row) + 1);
-    const { tokens, weights, count, total } = filterCandidates(row, this.#settings, this.#context.scratch.candidates);
+  distribution(row: LogitRow): Float64Array {
+    const { candidates } = this.#context.scratch;
+    const probabilities = new Float64Array(row instanceof Float32Array ? row.length : row.vocab);
+    const head = this.#adjustedHead(row);
+    if (this.#settings.temperature === 0) {
+      const token = head === null ? argmax(this.#adjusted(wholeRow(row))) : head.tokens[0]!;
+      return probabilities.fill(1, token, token + 1);
+    }
+    if (head === null || filterHead(head, this.#settings, candidates) !== 0) filterCandidates(this.#adjusted(wholeRow(row)), this.#settings, candidates);
+    const { tokens, weights, count, total } = candidates;
     for (let i = 0; i < count; i++) probabilities[tokens[i]!] = weights[i]! / total;
     return probabilities;
   }
@@ -127,14 +147,44 @@ export class Sampler {
 
   /** The row itself if nothing changes it, else a changed copy in the scratch. Order as in vLLM. */
   #adjusted(logits: Float32Array): Float32Array {
-    const masksStops = this.#numGenerated < this.#context.minTokens;
-    if (this.#isPlain && !masksStops) return logits;
+    if (this.#isPlain && !this.#masksStops) return logits;
     const { row } = this.#context.scratch;
     row.set(logits);
-    if (masksStops) for (const token of this.#context.stopTokenIds) row[token] = -Infinity;
+    if (this.#masksStops) for (const token of this.#context.stopTokenIds) row[token] = -Infinity;
     for (const [token, bias] of this.#settings.logitBias) row[token]! += bias;
     this.#penalise(row);
     return row;
+  }
+
+  /** null where the row has no head, or that does not tell which tokens are the largest. */
+  #adjustedHead(row: LogitRow): AdjustedHead | null {
+    if (row instanceof Float32Array) return null;
+    if (this.#isPlain && !this.#masksStops) return plainHead(row);
+    if (!this.#onlyLowers) return null;
+    const lowered = row.logits.map((logit, i) => this.#adjustedLogit(row.tokens[i]!, logit));
+    return loweredHead(row, lowered, { temperature: this.#settings.temperature || 1, isKnown: this.#changesOnly(row) });
+  }
+
+  /** What #adjusted makes of one logit, rounded where a row rounds. */
+  #adjustedLogit(token: number, logit: number): number {
+    const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty } = this.#settings;
+    let adjusted = this.#masksStops && this.#context.stopTokenIds.includes(token) ? -Infinity : logit;
+    for (const [biased, bias] of logitBias) if (biased === token) adjusted = Math.fround(adjusted + bias);
+    if (this.#seen.has(token)) adjusted = Math.fround(adjusted > 0 ? adjusted / repetitionPenalty : adjusted * repetitionPenalty);
+    const count = this.#counts.get(token);
+    return count === undefined ? adjusted : Math.fround(adjusted - (presencePenalty + frequencyPenalty * count));
+  }
+
+  /** Whether no token beyond the head has another logit than the model gave it. */
+  #changesOnly({ tokens }: RowHead): boolean {
+    if (Math.max(this.#seen.size, this.#counts.size) > tokens.length) return false;
+    const inHead = new Set(tokens);
+    const changed = [...this.#seen, ...this.#counts.keys(), ...this.#settings.logitBias.map(([token]) => token), ...(this.#masksStops ? this.#context.stopTokenIds : [])];
+    return changed.every((token) => inHead.has(token));
+  }
+
+  get #masksStops(): boolean {
+    return this.#numGenerated < this.#context.minTokens;
   }
 
   #penalise(row: Float32Array): void {

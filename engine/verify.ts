@@ -6,6 +6,7 @@
  * the target, and by drafters that verify another drafter's tokens.
  */
 import { shiftTowards } from './knowledge-transfer.ts';
+import type { LogitRow } from './logit-row.ts';
 import type { Sampler } from './sampler.ts';
 
 /** A token and the distribution it was drawn from; null when there is none: the whole mass is on the token. */
@@ -25,7 +26,7 @@ export interface Verdict {
  * Verifies one token against the target's row of logits. [vocab]. The sampler stands at the row; the caller lets it
  * accept the verdict's token. eta > 0 is RAPID's knowledge transfer, which gives up the distribution p.
  */
-export function verify(row: Float32Array, drafted: DraftedToken, sampler: Sampler, eta = 0): Verdict {
+export function verify(row: LogitRow, drafted: DraftedToken, sampler: Sampler, eta = 0): Verdict {
   if (drafted.distribution === null) return verifyPoint(row, drafted.token, sampler);
   const p = sampler.distribution(row);
   const q = drafted.distribution;
@@ -38,13 +39,13 @@ export function verify(row: Float32Array, drafted: DraftedToken, sampler: Sample
  * A token without a distribution is accepted with probability p(x), and p without x is what is left: both at once is to
  * draw from p and compare. So it takes the numbers that plain decoding takes, and a seed gives the text it always gives.
  */
-function verifyPoint(row: Float32Array, drafted: number, sampler: Sampler): Verdict {
+function verifyPoint(row: LogitRow, drafted: number, sampler: Sampler): Verdict {
   const token = sampler.sample(row);
   return { token, accepted: token === drafted };
 }
 
 /** Draws a token of a draft and says from which distribution; null where verification needs none. [vocab] */
-export function drawDraft(row: Float32Array, sampler: Sampler): DraftedToken {
+export function drawDraft(row: LogitRow, sampler: Sampler): DraftedToken {
   if (sampler.isForeseen) return { token: sampler.sample(row), distribution: null };
   const distribution = sampler.distribution(row);
   return { token: draw(distribution, sampler.uniform()), distribution };

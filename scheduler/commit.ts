@@ -4,6 +4,7 @@
  * decoding is the case of no draft. Knows no queue and does no planning. Called by loop.ts after each step.
  */
 import type { Engine, StepResult } from '../engine/engine.ts';
+import { rowsOf, type LogitRow } from '../engine/logit-row.ts';
 import { scoreToken } from '../engine/logprobs.ts';
 import { verify, type DraftedToken } from '../engine/verify.ts';
 import type { KvCache } from '../kvcache/kv-cache.ts';
@@ -55,7 +56,7 @@ export class Commit {
       const { sequence } = chunk;
       if (sequence.state === 'ended') return;
       this.#count(chunk);
-      this.#read(chunk, result.logits[i] ?? null, nowMs);
+      this.#read(chunk, rowsOf(result, i, this.#vocab), nowMs);
       const isPrefillEnd = chunk.phase === 'prefill' && plan[i + 1]?.sequence !== sequence;
       if (isPrefillEnd && sequence.request.progress && sequence.leader === null) this.#reportProgress(sequence, nowMs);
     });
@@ -83,24 +84,25 @@ export class Commit {
   }
 
   /** A sequence whose logits are rubbish fails alone; the error is its reader's answer. */
-  #read(chunk: PlannedChunk, logits: Float32Array | null, nowMs: number): void {
+  #read(chunk: PlannedChunk, rows: readonly LogitRow[], nowMs: number): void {
     const { sequence } = chunk;
     try {
-      if (chunk.phase === 'decode' && logits !== null) this.#decode(chunk, logits, nowMs);
-      else this.#prefill(chunk, logits, nowMs);
+      if (chunk.phase === 'decode' && rows.length > 0) this.#decode(chunk, rows, nowMs);
+      else this.#prefill(chunk, rows, nowMs);
     } catch (error) {
       if (sequence.state === 'ended') throw error;
       this.#parts.live.fail(sequence, 'engine_failed', error instanceof Error ? error.message : String(error));
     }
   }
 
-  #prefill(chunk: PlannedChunk, logits: Float32Array | null, nowMs: number): void {
+  #prefill(chunk: PlannedChunk, rows: readonly LogitRow[], nowMs: number): void {
     const { sequence, tokens } = chunk;
     this.#advance(sequence, tokens.length);
-    if (logits === null) return;
-    if (chunk.logits === 'all') this.#scorePrompt(chunk, logits);
+    const row = rows.at(-1);
+    if (row === undefined) return;
+    if (chunk.logits === 'all') this.#scorePrompt(chunk, rows);
     const gains = new Gains();
-    if (sequence.remaining === 0) gains.end = this.#next(sequence, { row: logits.subarray(logits.length - this.#vocab), drafted: null }, gains);
+    if (sequence.remaining === 0) gains.end = this.#next(sequence, { row, drafted: null }, gains);
     this.#tell(sequence, gains, nowMs);
   }
 
@@ -108,12 +110,11 @@ export class Commit {
    * Row by row for as long as the chunk's tokens are those of the text: a drafted one is once its row has upheld it.
    * What was computed past that is taken back.
    */
-  #decode({ sequence, tokens, start, drafted }: PlannedChunk, logits: Float32Array, nowMs: number): void {
+  #decode({ sequence, tokens, start, drafted }: PlannedChunk, rows: readonly LogitRow[], nowMs: number): void {
     const gains = new Gains();
     for (let i = 0; i < tokens.length && gains.end === null && sequence.text[start + i] === tokens[i]; i++) {
       this.#advance(sequence, 1);
-      const row = logits.subarray(i * this.#vocab, (i + 1) * this.#vocab);
-      gains.end = this.#next(sequence, { row, drafted: drafted[i] ?? null }, gains);
+      gains.end = this.#next(sequence, { row: rows[i]!, drafted: drafted[i] ?? null }, gains);
     }
     if (sequence.computed < start + tokens.length) {
       this.#parts.engine.truncate({ sequenceId: sequence.id, pageTable: sequence.pages!.table.entries }, sequence.computed);
@@ -122,19 +123,17 @@ export class Commit {
   }
 
   /** Row i tells of the token after position start + i. */
-  #scorePrompt({ sequence, start }: PlannedChunk, logits: Float32Array): void {
+  #scorePrompt({ sequence, start }: PlannedChunk, rows: readonly LogitRow[]): void {
     const { promptScores, promptTokens, request } = sequence;
-    const numRows = logits.length / this.#vocab;
     const next = request.promptLogprobsFrom! + promptScores.length;
-    for (let i = Math.max(0, next - 1 - start); i < numRows && start + i + 1 < promptTokens; i++) {
-      const row = logits.subarray(i * this.#vocab, (i + 1) * this.#vocab);
-      promptScores.push(scoreToken(row, request.promptIds[start + i + 1]!, request.logprobs ?? 0));
+    for (let i = Math.max(0, next - 1 - start); i < rows.length && start + i + 1 < promptTokens; i++) {
+      promptScores.push(scoreToken(rows[i]!, request.promptIds[start + i + 1]!, request.logprobs ?? 0));
     }
     if (sequence.computed >= promptTokens) this.#parts.outbox.push({ type: 'prompt', id: request.id, logprobs: promptScores });
   }
 
   /** Adds the token of a row to the text and to `gains`. -> how the sequence ends, if it does */
-  #next(sequence: Sequence, at: { row: Float32Array; drafted: DraftedToken | null }, gains: Gains): End | null {
+  #next(sequence: Sequence, at: { row: LogitRow; drafted: DraftedToken | null }, gains: Gains): End | null {
     const { request, sampler } = sequence;
     if (request.maxTokens > 0) {
       const token = this.#token(sequence, at);
@@ -148,7 +147,7 @@ export class Commit {
     return this.#isFull(sequence) ? { reason: 'length', stopToken: null } : null;
   }
 
-  #token({ sampler, speculation, request }: Sequence, { row, drafted }: { row: Float32Array; drafted: DraftedToken | null }): number {
+  #token({ sampler, speculation, request }: Sequence, { row, drafted }: { row: LogitRow; drafted: DraftedToken | null }): number {
     if (drafted === null) return sampler.sample(row);
     const { token, accepted } = verify(row, drafted, sampler, request.speculation.eta);
     speculation!.compared(accepted);

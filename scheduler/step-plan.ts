@@ -106,6 +106,8 @@ function planChunk(piece: Piece, start: number): PlannedChunk {
     attention: freshAtFirst(plan, sequence, start),
     promptTokens: sequence.promptTokens,
     logits: isScored || piece.hasDraft ? 'all' : end === sequence.length ? 'last' : 'none',
+    // A scored prompt names its tokens itself: they may be any of the row.
+    ...(isScored ? {} : { headTemperature: sequence.sampler.temperature }),
     drafted: piece.drafted(start, end),
   };
 }

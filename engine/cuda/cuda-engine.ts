@@ -26,7 +26,8 @@ import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
 import { planRuns } from './run-planner.ts';
-import { buildRunTables, isDecodeRun, outputRows, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
+import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
+import { StepLogits } from './step-logits.ts';
 import { SelectionSlots } from './selection-slots.ts';
 import { Workspace } from './workspace.ts';
 
@@ -79,6 +80,7 @@ export class CudaEngine implements Engine {
   readonly #kernels: Kernels;
   readonly #products: MatrixProducts;
   readonly #workspace: Workspace;
+  readonly #logits: StepLogits;
   readonly #parts: OpsParts;
   readonly #runModel: RunModel;
   readonly #moved: MovedPages;
@@ -93,7 +95,6 @@ export class CudaEngine implements Engine {
   #selection: DeviceBuffer;
   #maxPick = FIRST_PICK;
   #tablesHost: PinnedBuffer | null = null;
-  #logitsHost: PinnedBuffer | null = null;
 
   /** Reads all weights; the caller may close them afterwards. Throws UnsupportedModelError for the operator. */
   constructor(options: CudaEngineOptions) {
@@ -120,6 +121,9 @@ export class CudaEngine implements Engine {
     });
     deviceWeights.register(this.#products);
     this.#vocabStride = deviceWeights.linear([spec.tiedHead ? 'model.embed_tokens' : 'lm_head']).columns;
+    this.#logits = new StepLogits({
+      device: this.device, memory: this.memory, workspace: this.#workspace, kernels: this.#kernels, vocab: spec.vocab, stride: this.#vocabStride,
+    });
     const fixed = this.#rope.frequencies(0);
     this.#frequencies = this.memory.allocate(fixed.byteLength, 'RoPE frequencies');
     this.memory.write(this.#frequencies, fixed);
@@ -169,29 +173,21 @@ export class CudaEngine implements Engine {
 
   #runStep(step: readonly Chunk[]): StepResult {
     for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
-    const host = this.#logitsOf(step.reduce((sum, chunk) => sum + outputRows(chunk), 0));
-    const logits: (Float32Array | null)[] = [];
     const [from, to] = this.#stepEvents;
-    let row = 0;
+    const runs = planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
+    this.#logits.begin(runs);
     let pagesRead = 0;
     let pagesScored = 0;
-    let isFirst = true;
-    for (const chunks of planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast })) {
-      const tables = this.#run(chunks, isFirst ? () => { this.device.mark(from); } : () => undefined);
-      isFirst = false;
-      this.#fetchLogits(host, row, chunks);
-      for (const chunk of chunks) {
-        const rows = outputRows(chunk);
-        logits.push(rows === 0 ? null : new Float32Array(host!.view, 4 * row * this.#model.vocab, rows * this.#model.vocab));
-        row += rows;
-      }
+    runs.forEach((chunks, run) => {
+      const tables = this.#run(chunks, run === 0 ? () => { this.device.mark(from); } : () => undefined);
+      this.#logits.fetch(run);
       pagesRead += tables.pagesRead;
       pagesScored += tables.pagesScored;
-    }
+    });
     this.device.mark(to);
     this.device.synchronize();
-    this.deviceMilliseconds = isFirst ? 0 : this.device.elapsed(from, to);
-    return { logits, pagesRead, pagesScored };
+    this.deviceMilliseconds = runs.length === 0 ? 0 : this.device.elapsed(from, to);
+    return { ...this.#logits.read(), pagesRead, pagesScored };
   }
 
   /** `begins` is called when the first thing is about to be put on the stream. */
@@ -302,26 +298,6 @@ export class CudaEngine implements Engine {
     this.device.synchronize();
     if (this.#tablesHost === null || this.#tablesHost.view.byteLength < bytes) this.#tablesHost = this.memory.pin(Math.max(1 << 20, 2 * bytes));
     return this.#tablesHost;
-  }
-
-  #logitsOf(rows: number): PinnedBuffer | null {
-    const bytes = rows * this.#model.vocab * 4;
-    if (bytes === 0) return null;
-    if (this.#logitsHost === null || this.#logitsHost.view.byteLength < bytes) this.#logitsHost = this.memory.pin(2 * bytes);
-    return this.#logitsHost;
-  }
-
-  #fetchLogits(host: PinnedBuffer | null, firstRow: number, chunks: readonly Chunk[]): void {
-    const rows = chunks.reduce((sum, chunk) => sum + outputRows(chunk), 0);
-    if (rows === 0 || host === null) return;
-    const { vocab } = this.#model;
-    const from = this.#workspace.get('logits', rows * this.#vocabStride * 4);
-    const to = host.address + BigInt(firstRow * vocab * 4);
-    const copy = (row: number, count: number): void => {
-      this.device.driver.call('copyToHost', to + BigInt(row * vocab * 4), from + BigInt(row * this.#vocabStride * 4), count * vocab * 4, this.device.stream);
-    };
-    if (this.#vocabStride === vocab) copy(0, rows);
-    else for (let row = 0; row < rows; row++) copy(row, 1);
   }
 
   /** A run that came before is replayed; its first time shows that all its plans are made, its second is recorded. */

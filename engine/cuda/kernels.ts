@@ -49,6 +49,8 @@ const entries = {
   attend: { file: 'attend', parameters: 'pippppppppppippiiiiif' },
   attend_hopper: { file: 'attend_hopper', parameters: parameters.hopperAttention, only: 'hopper' },
   turn_pages: { file: 'turn_pages', parameters: 'pplppi' },
+  head_parts: { file: 'sample', parameters: 'piipppp' },
+  join_heads: { file: 'sample', parameters: 'ppppip' },
   linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, only: 'few' },
   gated_8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, only: 'few' },
   linear_8_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },

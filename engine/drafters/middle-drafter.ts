@@ -8,6 +8,7 @@
  */
 import type { Chunk, Engine } from '../engine.ts';
 import { PAGE_TOKENS, type AttentionPlan, type PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
+import { rowsOf, type LogitRow } from '../logit-row.ts';
 import type { Sampler } from '../sampler.ts';
 import { drawDraft, verify, type DraftedToken } from '../verify.ts';
 import { emptyDraft, type Draft, type Drafter, type DraftRequest, type LevelCount } from './drafter.ts';
@@ -58,7 +59,7 @@ export class MiddleDrafter implements Drafter {
     const proposals = await this.#propose(texts);
     const result = await engine.run(texts.map((text, i) => this.#chunk(text, proposals[i]!.tokens)));
     texts.forEach((text, i) => {
-      const numComputed = text.verify(proposals[i]!, result.logits[i]!, engine.spec.vocab);
+      const numComputed = text.verify(proposals[i]!, rowsOf(result, i, engine.spec.vocab));
       if (numComputed <= proposals[i]!.tokens.length) engine.truncate(text.request, text.computed);
     });
   }
@@ -80,7 +81,7 @@ export class MiddleDrafter implements Drafter {
     chunk[0] = tokens.at(-1) ?? request.text.at(-1)!;
     chunk.set(proposed, 1);
     const plan = this.#parts.policy.plan(pageTable, computed, chunk.length, 'decode');
-    return { phase: 'decode', sequenceId, tokens: chunk, start: computed, pageTable, attention: kept(plan, computed, begin), promptTokens, logits: 'all' };
+    return { phase: 'decode', sequenceId, tokens: chunk, start: computed, pageTable, attention: kept(plan, computed, begin), promptTokens, logits: 'all', headTemperature: request.sampler.temperature };
   }
 }
 
@@ -126,19 +127,18 @@ class DraftedText {
   }
 
   /** Takes over what the rows of logits uphold, and the token after it. [proposal + 1, vocab] -> tokens whose keys are right. */
-  verify(proposal: Draft, logits: Float32Array, vocab: number): number {
-    const rows = (index: number): Float32Array => logits.subarray(index * vocab, (index + 1) * vocab);
+  verify(proposal: Draft, rows: readonly LogitRow[]): number {
     const { tokens, distributions, below } = proposal;
     for (const count of below) this.#below.set(count.level, added(this.#below.get(count.level), count));
     this.#proposed += tokens.length;
     for (let i = 0; i < tokens.length; i++) {
-      const { token, accepted } = this.#verifyOne(rows(i), { token: tokens[i]!, distribution: distributions[i]! });
+      const { token, accepted } = this.#verifyOne(rows[i]!, { token: tokens[i]!, distribution: distributions[i]! });
       this.computed++;
       if (accepted) this.#accepted++;
       else return i + 1;
       if (token !== tokens[i]) throw new Error(`accepted token ${tokens[i]} became ${token}`);
     }
-    this.#take(drawDraft(rows(tokens.length), this.#sampler));
+    this.#take(drawDraft(rows[tokens.length]!, this.#sampler));
     this.computed++;
     return tokens.length + 1;
   }
@@ -149,7 +149,7 @@ class DraftedText {
   }
 
   /** Whether kept or replaced, a verified token has the middle level's distribution. */
-  #verifyOne(row: Float32Array, drafted: DraftedToken) {
+  #verifyOne(row: LogitRow, drafted: DraftedToken) {
     const verdict = verify(row, drafted, this.#sampler);
     const distribution = this.#sampler.isForeseen ? null : this.#sampler.distribution(row);
     this.#take({ token: verdict.token, distribution });

@@ -5,6 +5,7 @@
  * end: without them it proposes nothing. Knows no technique and no scheduler. Made by create.ts.
  */
 import type { Chunk, Engine } from '../engine.ts';
+import { rowsOf } from '../logit-row.ts';
 import type { KvCache } from '../../kvcache/kv-cache.ts';
 import type { PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
 import { drawDraft, type DraftedToken } from '../verify.ts';
@@ -94,11 +95,11 @@ export class OwnTextDrafter implements Drafter {
   }
 
   async #pass(turns: readonly Turn[]): Promise<void> {
-    const chunks: Chunk[] = turns.map(({ text, next }) => text.decodeChunk(next));
-    const { logits } = await this.#parts.engine.run(chunks);
+    const chunks: Chunk[] = turns.map(({ text, next, request }) => ({ ...text.decodeChunk(next), headTemperature: request.sampler.temperature }));
+    const result = await this.#parts.engine.run(chunks);
     turns.forEach((turn, i) => {
       turn.text.wrote(chunks[i]!.tokens);
-      turn.take(drawDraft(logits[i]!, turn.request.sampler));
+      turn.take(drawDraft(rowsOf(result, i, this.#parts.engine.spec.vocab)[0]!, turn.request.sampler));
     });
   }
 }

@@ -19,6 +19,7 @@ import { fixtureCases } from '../fixtures.cases.ts';
 import { chunkOf, dense, picking, randomText, readText, relativeError, type Planner } from '../texts.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 import { buildFakeCuda } from './fake-cuda.ts';
+import { rowHeadCases } from './row-head.cases.ts';
 
 const device: SearchSettings = { folder: process.env['LONGSPAN_CUDA_LIBRARIES'] ?? '', environment: process.env };
 const reason = whyNoCuda(device);
@@ -70,6 +71,7 @@ function ownCases(libraries: SearchSettings): void {
   const kinds: readonly (readonly [string, boolean])[] = [['plain', false], ['fast', true]];
   describe.each([[64, 2], [128, 4]])('heads of %i channels, %i for each KV head', (headDim, group) => { wideHeadCases(libraries, headDim, group); });
   describe('weights of bf16 checkpoints', () => { exactCases(libraries); });
+  describe.each(kinds)('rows of logits by their heads, %s', (_, fast) => { rowHeadCases((model) => open(libraries, model, 20, { precision: 'fp16', fast })); });
   describe('weights in fp8', () => { fp8Cases(libraries); });
   describe.each(kinds)('memory and recorded runs, %s', (_, fast) => { recordedCases(libraries, fast); });
 }

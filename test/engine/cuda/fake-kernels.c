@@ -9,13 +9,13 @@ typedef struct { int kind, headDim, isFp16, isFp8; } Function;
 typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
 typedef uint16_t half;
 
-enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE };
+enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE, HEAD_PARTS, JOIN_HEADS };
 static const struct { const char *name; int parameters; } kernels[] = {
   { "embed", 5 }, { "rms_norm", 5 }, { "add_norm", 8 }, { "silu_mul", 4 }, { "rope_table", 6 }, { "rope_write", 13 }, { "score", 13 }, { "score_hopper", 13 },
   { "pick", 13 }, { "attend", 21 }, { "attend_hopper", 19 }, { "turn_pages", 6 }, { "linear_few", 9 }, { "linear_few_gated", 9 }, { "quantize_rows", 5 }, { "dequantize_rows", 4 },
-  { "largest_bf16", 3 }, { "rescale", 4 },
+  { "largest_bf16", 3 }, { "rescale", 4 }, { "head_parts", 7 }, { "join_heads", 6 },
 };
-int fake_kernel(const char *name, int *unused) { for (int i = 0; i < 18; i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
+int fake_kernel(const char *name, int *unused) { for (int i = 0; i < (int)(sizeof kernels / sizeof *kernels); i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
 int fake_parameters(int kind) { return kernels[kind].parameters; }
 
 /* ---- numbers ---- */
@@ -299,6 +299,57 @@ static void quantize(const Node *n, int back) {
   }
 }
 
+/* ---- heads of rows of logits ---- */
+typedef struct { float logit; int token; } Entry;
+static int by_logit(const void *a, const void *b) {
+  const Entry *x = a, *y = b;
+  return x->logit > y->logit ? -1 : x->logit < y->logit ? 1 : x->token - y->token;
+}
+static void head_parts(const Node *n) {
+  int stride = INT(1), vocab = INT(2), parts = n->grid[0];
+  Entry *entries = malloc(8192 * sizeof(Entry));
+  for (uint32_t row = 0; row < n->grid[1]; row++) for (int part = 0; part < parts; part++) {
+    int count = vocab - part * 8192 < 8192 ? vocab - part * 8192 : 8192, sound = 1;
+    for (int i = 0; i < count; i++) {
+      entries[i] = (Entry){ POINTER(float, 0)[(int64_t)row * stride + part * 8192 + i], part * 8192 + i };
+      if (isnan(entries[i].logit) || entries[i].logit == INFINITY) sound = 0;
+    }
+    qsort(entries, count, sizeof(Entry), by_logit);
+    int64_t at = (int64_t)row * parts + part;
+    float inverse = POINTER(float, 3)[row], rest = 0, restAtTemperature = 0;
+    for (int i = 0; i < 256; i++) {
+      POINTER(int, 4)[at * 256 + i] = i < count ? entries[i].token : -1;
+      POINTER(float, 5)[at * 256 + i] = i < count ? entries[i].logit : 0;
+    }
+    for (int i = 256; i < count; i++) { rest += expf(entries[i].logit - entries[0].logit); restAtTemperature += expf((entries[i].logit - entries[0].logit) * inverse); }
+    float *sums = POINTER(float, 6) + at * 4;
+    sums[0] = entries[0].logit; sums[1] = rest; sums[2] = restAtTemperature; sums[3] = sound;
+  }
+  free(entries);
+}
+static void join_heads(const Node *n) {
+  int parts = INT(4);
+  Entry *entries = malloc(parts * 256 * sizeof(Entry));
+  for (uint32_t row = 0; row < n->grid[0]; row++) {
+    int count = 0, sound = 1, *head = POINTER(int, 5) + row * 516;
+    for (int i = 0; i < parts * 256; i++) {
+      int64_t at = (int64_t)row * parts * 256 + i;
+      if (POINTER(int, 0)[at] >= 0) entries[count++] = (Entry){ POINTER(float, 1)[at], POINTER(int, 0)[at] };
+    }
+    qsort(entries, count, sizeof(Entry), by_logit);
+    float inverse = POINTER(float, 3)[row], most = entries[0].logit, rest = 0, restAtTemperature = 0;
+    for (int i = 256; i < count; i++) { rest += expf(entries[i].logit - most); restAtTemperature += expf((entries[i].logit - most) * inverse); }
+    for (int part = 0; part < parts; part++) {
+      const float *sums = POINTER(float, 2) + ((int64_t)row * parts + part) * 4;
+      if (sums[3] == 0) sound = 0;
+      if (sums[1] > 0) { rest += sums[1] * expf(sums[0] - most); restAtTemperature += sums[2] * expf((sums[0] - most) * inverse); }
+    }
+    for (int i = 0; i < 256; i++) { head[i] = i < count ? entries[i].token : -1; head[256 + i] = bits(i < count ? entries[i].logit : -INFINITY); }
+    head[512] = bits(rest); head[513] = bits(restAtTemperature); head[514] = sound && most > -INFINITY; head[515] = 0;
+  }
+  free(entries);
+}
+
 /* A node without a function is a product of cuBLASLt. */
 static void multiply(const Node *n) {
   int rows = INT(4), columns = INT(5), inner = INT(6), isFp16 = INT(7) == 2;
@@ -331,5 +382,7 @@ void fake_run(const Node *n) {
     case DEQUANTIZE: quantize(n, 1); break;
     case LARGEST: for (int64_t i = 0; i < (int64_t)n->p[2]; i++) { uint32_t size = POINTER(half, 0)[i] & 0x7fff; if (size > *POINTER(uint32_t, 1)) *POINTER(uint32_t, 1) = size; } break;
     case RESCALE: for (int64_t i = 0; i < (int64_t)n->p[1]; i++) { half *w = POINTER(half, 0) + i; *w = store(load(*w, INT(2) ? 0 : FP16) * number(n->p[3]), FP16); } break;
+    case HEAD_PARTS: head_parts(n); break;
+    case JOIN_HEADS: join_heads(n); break;
   }
 }

@@ -1,45 +1,84 @@
-// The summary of a row of logits against float64, with equal logits, masked ones and rubbish.
+// The heads of rows of logits against their definition in float64: equal logits, masked ones, rubbish, rows in company.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { HEAD_TOKENS } from '../../../../engine/logit-row.ts';
+import { headOf } from '../../head-of.ts';
 import { KernelBench, reasonWithoutDevice } from './kernel-bench.ts';
 
-describe.skipIf(reasonWithoutDevice !== null)('summaries of logits', () => {
+const RECORD = 2 * HEAD_TOKENS + 4;
+const PART = 8192;
+
+describe.skipIf(reasonWithoutDevice !== null)('heads of rows of logits', () => {
   let bench: KernelBench;
   beforeAll(() => { bench = new KernelBench(); });
   afterAll(() => { bench.close(); });
 
-  function summarize(rows: readonly Float32Array[], vocab: number): { best: Int32Array; sums: Float32Array } {
-    const stride = vocab + 3;
+  interface Head { tokens: number[]; logits: number[]; rest: number; restAtTemperature: number; isSound: boolean }
+
+  function headsOf(rows: readonly Float32Array[], vocab: number, temperature: number): Head[] {
+    const [stride, parts] = [vocab + 3, Math.ceil(vocab / PART)];
     const logits = new Float32Array(rows.length * stride).fill(Infinity);
     rows.forEach((row, i) => { logits.set(row, i * stride); });
-    const [best, sums] = [bench.poisoned(rows.length * 4), bench.poisoned(rows.length * 4)];
-    bench.kernel({ file: 'sample', name: 'summarize_logits', parameters: 'piipp' })
-      .launch({ grid: [rows.length], block: [1024] }, bench.up(logits).address, stride, vocab, best.address, sums.address);
-    return { best: bench.integers(best, rows.length), sums: bench.floats(sums, rows.length) };
+    const inverses = bench.up(new Float32Array(rows.length).fill(1 / temperature));
+    const entries = rows.length * parts * HEAD_TOKENS;
+    const [tokens, largest, sums] = [bench.poisoned(entries * 4), bench.poisoned(entries * 4), bench.poisoned(rows.length * parts * 16)];
+    const heads = bench.poisoned(rows.length * RECORD * 4);
+    bench.kernel({ file: 'sample', name: 'head_parts', parameters: 'piipppp' })
+      .launch({ grid: [parts, rows.length], block: [256] }, bench.up(logits).address, stride, vocab, inverses.address, tokens.address, largest.address, sums.address);
+    bench.kernel({ file: 'sample', name: 'join_heads', parameters: 'ppppip' })
+      .launch({ grid: [rows.length], block: [1024] }, tokens.address, largest.address, sums.address, inverses.address, parts, heads.address);
+    const [integers, floats] = [bench.integers(heads, rows.length * RECORD), bench.floats(heads, rows.length * RECORD)];
+    return rows.map((_, row) => {
+      const at = row * RECORD;
+      const count = Math.min(HEAD_TOKENS, vocab);
+      return {
+        tokens: [...integers.subarray(at, at + count)], logits: [...floats.subarray(at + HEAD_TOKENS, at + HEAD_TOKENS + count)],
+        rest: floats[at + 2 * HEAD_TOKENS]!, restAtTemperature: floats[at + 2 * HEAD_TOKENS + 1]!, isSound: integers[at + 2 * HEAD_TOKENS + 2] === 1,
+      };
+    });
   }
 
-  test.each([1, 96, 1025, 128_256])('%i logits', (vocab) => {
-    const plain = Float32Array.from({ length: vocab }, () => bench.random.normal() * 5 - 100);
-    const equal = Float32Array.from({ length: vocab }, () => bench.random.below(3));
-    const masked = plain.map((value, i) => (i % 3 === 1 ? -Infinity : value * 20));
-    const rows = [plain, equal, masked];
-    const { best, sums } = summarize(rows, vocab);
-    rows.forEach((row, i) => {
-      const most = row.reduce((a, b) => Math.max(a, b), -Infinity);
-      expect(best[i], `seed ${bench.seed}`).toBe(row.indexOf(most));
-      const wanted = most + Math.log(row.reduce((sum, value) => sum + Math.exp(value - most), 0));
-      expect(Math.abs(sums[i]! - wanted), `seed ${bench.seed}`).toBeLessThan(1e-5 * Math.max(1, Math.abs(wanted)));
+  const kinds = {
+    plain: () => bench.random.normal() * 5 - 100,
+    flat: () => bench.random.normal() * 0.001,
+    'in few sizes': () => bench.random.below(3) - 1,
+    'all zero, of both signs': () => (bench.random.below(2) === 0 ? 0 : -0),
+    masked: (i: number) => (i % 3 === 1 ? -Infinity : bench.random.normal() * 100),
+    'all masked but one': (i: number) => (i === 70 ? 3 : -Infinity),
+    rising: (i: number) => i / 1000,
+  } satisfies Record<string, (i: number) => number>;
+
+  describe.each([1, 0.3, 2])('at temperature %d', (temperature) => {
+    test.each([100, 256, 257, 5000, 8192, 8193, 128_256, 262_144])('%i logits', (vocab) => {
+      const rows = Object.values(kinds).map((make) => Float32Array.from({ length: vocab }, (_, i) => make(i)));
+      headsOf(rows, vocab, temperature).forEach((head, i) => {
+        const wanted = headOf(rows[i]!, temperature);
+        const what = `${Object.keys(kinds)[i]}, seed ${bench.seed}`;
+        expect(head.isSound, what).toBe(true);
+        expect(head.tokens, what).toEqual([...wanted.tokens]);
+        expect(head.logits.every((logit, at) => logit === wanted.logits[at]), what).toBe(true);
+        expect(Math.abs(head.rest - wanted.rest), what).toBeLessThanOrEqual(1e-5 * wanted.rest);
+        expect(Math.abs(head.restAtTemperature - wanted.restAtTemperature), what).toBeLessThanOrEqual(1e-5 * wanted.restAtTemperature);
+      });
     });
   });
 
-  test('rows that an engine should never give', () => {
+  test('a row has the same head whatever is beside it, to the bit', () => {
+    const rows = Array.from({ length: 9 }, () => Float32Array.from({ length: 128_256 }, kinds.plain));
+    const together = headsOf(rows, 128_256, 0.8);
+    for (const i of [0, 5, 8]) expect(headsOf([rows[i]!], 128_256, 0.8)[0]).toEqual(together[i]);
+  });
+
+  test('rows that an engine should never give are told', () => {
     const row = (set: (numbers: Float32Array) => void): Float32Array => {
-      const numbers = new Float32Array(5000);
+      const numbers = new Float32Array(20_000);
       set(numbers);
       return numbers;
     };
-    const { best } = summarize([
-      row((numbers) => { numbers[4000] = NaN; }), row((numbers) => { numbers[0] = NaN; }), row((numbers) => { numbers[77] = Infinity; }), row((numbers) => { numbers.fill(-Infinity); }),
-    ], 5000);
-    expect([...best]).toEqual([-1, -1, -1, -1]);
+    const negativeNaN = new Float32Array(Uint32Array.of(0xffffffff).buffer)[0]!;
+    const rows = [
+      row((numbers) => { numbers[14_000] = NaN; }), row((numbers) => { numbers[0] = NaN; }), row((numbers) => { numbers[77] = Infinity; }),
+      row((numbers) => { numbers.fill(-Infinity); }), row((numbers) => { numbers.fill(negativeNaN); }), row((numbers) => { numbers[1] = 1; }),
+    ];
+    expect(headsOf(rows, 20_000, 1).map(({ isSound }) => isSound)).toEqual([false, false, false, false, false, true]);
   });
 });
