@@ -1,6 +1,6 @@
 /**
  * Speed of single kernels (npm run bench:kernels) on the shape of Llama-3.1-8B: matrix products, attention over
- * page lists in decode and prefill, scoring and picking pages. Attention is first checked against float64 on
+ * page lists in decode and prefill, scoring and picking pages, heads of rows of logits. Attention is first checked against float64 on
  * random inputs with a poisoned output. Prints tables and, last, one JSON line. Without a device it says so.
  */
 import { PAGE_TOKENS, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
@@ -21,6 +21,7 @@ import { KvMemory } from './kv-memory.ts';
 import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts } from './matrix-products.ts';
 import { randomNumbers } from './random-weights.ts';
+import { RowHeads } from './row-heads.ts';
 import { buildRunTables, type RunTables } from './run-tables.ts';
 import { Workspace } from './workspace.ts';
 
@@ -97,6 +98,20 @@ class KernelBench {
 
   attention(): Figure[] {
     return cases.flatMap((one) => this.#attention(one));
+  }
+
+  /** With the copies of temperatures and heads. */
+  heads(): Figure[] {
+    const { vocab } = spec;
+    return [1, 8, 64].map((rows) => {
+      const logits = this.memory.allocate(rows * vocab * 4, 'logits');
+      this.memory.repeat(logits, Float32Array.from({ length: 1 << 20 }, (_, i) => 3 * Math.sin(i * i)));
+      const heads = new RowHeads({ device: this.device, memory: this.memory, workspace: this.#parts.workspace, kernels: this.#parts.kernels, vocab, stride: vocab });
+      const temperatures = new Array<number>(rows).fill(0.8);
+      const figure = this.#figure('heads of rows', `${rows} x ${vocab}`, { bytes: rows * vocab * 4, flops: 0 }, () => { heads.make(logits.address, temperatures); }, null);
+      this.memory.free(logits);
+      return figure;
+    });
   }
 
   close(): void {
@@ -292,7 +307,7 @@ function main(): void {
   const bench = new KernelBench();
   const ceilings = measureCeilings(bench.device, bench.memory, 'bf16');
   print(`${bench.device.properties.name}: copy ${(ceilings.copyBytesPerSecond / 1e12).toFixed(2)} TB/s, products ${(ceilings.flopsPerSecond / 1e12).toFixed(0)} TFLOP/s`);
-  const figures = [...bench.attention(), ...bench.products()];
+  const figures = [...bench.attention(), ...bench.heads(), ...bench.products()];
   print(`\n${'kernel'.padEnd(20)}${'shape'.padEnd(30)}${'ms'.padStart(10)}${'rate'.padStart(16)}${'of ceiling'.padStart(12)}${'error'.padStart(12)}`);
   for (const { kernel, shape, milliseconds, rate, unit, error } of figures) {
     const share = unit === 'GB/s' ? rate * 1e9 / ceilings.copyBytesPerSecond : rate * 1e12 / ceilings.flopsPerSecond;
