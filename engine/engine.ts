@@ -4,7 +4,7 @@
  * techniques. Called by the scheduler's loop; implementations: onnx/, reference/, fake/.
  */
 import type { AttentionPlan } from '../kvcache/page-lists/page-list.ts';
-import type { LogitRow } from './logit-row.ts';
+import type { StepRows } from './logit-row.ts';
 
 /** Consecutive tokens of one sequence to compute in this step. */
 export interface Chunk {
@@ -32,11 +32,7 @@ export interface Chunk {
   readonly headTemperature?: number;
 }
 
-export interface StepResult {
-  /** One entry per chunk, in order: [rows * vocab] with rows = 0 (null), 1 or n; null where heads are given. Valid until the next run. */
-  readonly logits: readonly (Float32Array | null)[];
-  /** From an engine that gives heads of rows: those of the chunks that may have them, null for the others. [chunks] of [rows] */
-  readonly heads?: readonly (readonly LogitRow[] | null)[];
+export interface StepResult extends StepRows {
   /** Pages read by attention, summed over chunks, layers and KV heads. */
   readonly pagesRead: number;
   /** Candidate pages scored, summed likewise. */

@@ -3,7 +3,6 @@
  * need more than the largest logits and the sum of what is left, so an engine whose rows lie on a device gives these and
  * fetches the row when it is asked to. Knows no sampler and no engine. Read by sampler.ts, logprobs.ts and verify.ts.
  */
-import type { StepResult } from './engine.ts';
 
 /** Tokens of a head. */
 export const HEAD_TOKENS = 256;
@@ -26,12 +25,20 @@ export interface RowHead {
 
 export type LogitRow = Float32Array | RowHead;
 
+/** Rows of logits of a step. */
+export interface StepRows {
+  /** One entry per chunk, in order: [rows * vocab] with rows = 0 (null), 1 or n; null where heads are given. Valid until the next run. */
+  readonly logits: readonly (Float32Array | null)[];
+  /** From an engine that gives heads of rows: those of the chunks that may have them, null for the others. [chunks] of [rows] */
+  readonly heads?: readonly (readonly LogitRow[] | null)[];
+}
+
 export function wholeRow(row: LogitRow): Float32Array {
   return row instanceof Float32Array ? row : row.whole();
 }
 
 /** Rows of one chunk of a step; none where none were asked for. */
-export function rowsOf({ logits, heads }: Pick<StepResult, 'logits' | 'heads'>, chunk: number, vocab: number): readonly LogitRow[] {
+export function rowsOf({ logits, heads }: StepRows, chunk: number, vocab: number): readonly LogitRow[] {
   const found = heads?.[chunk] ?? null;
   if (found !== null) return found;
   const rows = logits[chunk] ?? new Float32Array(0);

@@ -3,7 +3,8 @@
  * heads, the others whole. Rows of a run are overwritten by the next one, so heads are given of the last run only. Knows
  * no layers. Owned by cuda-engine.ts.
  */
-import type { Chunk, StepResult } from '../engine.ts';
+import type { Chunk } from '../engine.ts';
+import type { StepRows } from '../logit-row.ts';
 import type { DeviceMemory, PinnedBuffer } from './device-memory.ts';
 import { RowHeads, type RowHeadParts } from './row-heads.ts';
 import { outputRows } from './run-tables.ts';
@@ -70,7 +71,7 @@ export class StepLogits {
   }
 
   /** All rows of the step, when the stream has come to the end of it. */
-  read(): Pick<StepResult, 'logits' | 'heads'> {
+  read(): StepRows {
     const places = this.#runs.flat();
     const logits = places.map(({ rows, to }) => (rows === 0 || to === null ? null : new Float32Array(this.#host!.view, 4 * to * this.#vocab, rows * this.#vocab)));
     if (places.every(({ rows, to }) => to !== null || rows === 0)) return { logits };
