@@ -37,6 +37,8 @@ export interface StepResult extends StepRows {
   readonly pagesRead: number;
   /** Candidate pages scored, summed likewise. */
   readonly pagesScored: number;
+  /** What a device took for the step: the rest of its time the host was at work. Absent where the host is the device. */
+  readonly deviceMs?: number;
 }
 
 /** What the rest of the program may know of the loaded model. Plain data: crosses the process border. */

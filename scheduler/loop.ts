@@ -148,6 +148,7 @@ export class Loop {
   /** `ms`: with the time that drafting took. */
   #count({ plan, drafts, result }: RunStep, ms: number): void {
     this.#outbox.count('stepMs', ms);
+    this.#outbox.count('deviceMs', result.deviceMs ?? 0);
     this.#outbox.count('pagesRead', result.pagesRead);
     this.#outbox.count('pagesScored', result.pagesScored);
     for (const { tokens } of drafts.values()) {

@@ -173,6 +173,8 @@ export interface EngineGauges {
 /** What one step did; counters to add up. */
 export interface StepCounters {
   readonly stepMs: number;
+  /** Of it, a GPU's work; 0 on a CPU. */
+  readonly deviceMs: number;
   readonly prefillTokens: number;
   readonly decodeTokens: number;
   readonly recomputedTokens: number;

@@ -29,7 +29,7 @@ export class Outbox {
 
 function noCounts(): Counts {
   return {
-    stepMs: 0, prefillTokens: 0, decodeTokens: 0, recomputedTokens: 0, prefixQueryTokens: 0, prefixHitTokens: 0,
+    stepMs: 0, deviceMs: 0, prefillTokens: 0, decodeTokens: 0, recomputedTokens: 0, prefixQueryTokens: 0, prefixHitTokens: 0,
     preemptions: 0, pagesRead: 0, pagesScored: 0, attendedTokens: 0, draftPasses: 0, draftedTokens: 0, acceptedTokens: 0,
   };
 }

@@ -86,6 +86,7 @@ function ownSeries(registry: Registry) {
     attendedTokens: counter('longspan:attended_tokens_total', 'Tokens that attention read in decode: mean over layers and heads, summed over sequences and steps.'),
     pagesRead: counter('longspan:pages_read_total', 'Pages of KV memory read, summed over layers and KV heads.'),
     pagesScored: counter('longspan:pages_scored_total', 'Candidate pages scored, summed over layers and KV heads.'),
+    deviceTime: counter('longspan:device_seconds_total', 'Time of a GPU in the steps of the engine, without that of drafters. Beside the clock it says what share of the time the GPU waited.'),
     stepTime: histogram('longspan:step_seconds', 'One step of the engine.', buckets.internal),
     refused: counter('longspan:requests_refused_total', 'Requests refused before they reached the engine, by reason.', 'reason'),
     failed: counter('longspan:choices_failed_total', 'Accepted choices that failed, by code.', 'code'),

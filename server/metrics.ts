@@ -89,6 +89,7 @@ export class Metrics {
   #step(counters: StepCounters): void {
     const series = this.#series;
     series.stepTime.observe(counters.stepMs / 1000);
+    series.deviceTime.inc(counters.deviceMs / 1000);
     series.iterationTokens.observe(counters.prefillTokens + counters.decodeTokens);
     series.recomputedTokens.inc(counters.recomputedTokens);
     series.prefixQueries.inc(counters.prefixQueryTokens);

@@ -11,6 +11,7 @@ import { PAGE_TOKENS, type AttentionSettings, type PageListPolicy } from '../../
 import { emptyDraft, type Draft, type Drafter, type DraftRequest } from '../drafters/drafter.ts';
 import { MiddleDrafter } from '../drafters/middle-drafter.ts';
 import type { Chunk, Engine, StepResult } from '../engine.ts';
+import { rowsOf, type RowHead } from '../logit-row.ts';
 import { parseModelSpec } from '../model/spec.ts';
 import { newSamplerScratch, Sampler } from '../sampler.ts';
 import { verify } from '../verify.ts';
@@ -95,7 +96,7 @@ class Script {
   }
 }
 
-/** Computes every pass, then makes the script's token the largest of each row; keeps what passes cost. */
+/** Computes every pass, then gives rows whose largest logit is the script's; keeps what passes cost. */
 class ScriptedEngine implements Engine {
   readonly #engine: CudaEngine;
   script: Script;
@@ -120,9 +121,15 @@ class ScriptedEngine implements Engine {
     const [chunk] = step;
     const level = chunk!.attention.classes.some(({ pick }) => pick > 0) ? 'middle' : 'target';
     this.passes.push({ level, tokens: chunk!.tokens.length, milliseconds: performance.now() - began });
-    const rows = result.logits[0]!;
-    for (let i = 0; i < chunk!.tokens.length; i++) rows[i * this.spec.vocab + this.script[level](chunk!.start + i + 1)] = 1e9;
-    return result;
+    const heads = Array.from(chunk!.tokens, (_, i) => this.#row(this.script[level](chunk!.start + i + 1)));
+    return { ...result, logits: [null], heads: [heads] };
+  }
+
+  /** All of the row is one token. */
+  #row(token: number): RowHead {
+    const { vocab } = this.spec;
+    const whole = (): Float32Array => new Float32Array(vocab).fill(-Infinity).fill(0, token, token + 1);
+    return { tokens: Int32Array.of(token), logits: Float32Array.of(0), vocab, rest: 0, restAtTemperature: 0, whole };
   }
 
   truncate(...args: Parameters<Engine['truncate']>): void {
@@ -159,7 +166,7 @@ class SmallDrafter implements Drafter {
       const tokens = Int32Array.from({ length: maxTokens }, (_, i) => this.#script.lower(text.length + i));
       for (const token of tokens) {
         const attention = this.#policy.plan(this.#pageTable, SMALL_TOKENS, 1, 'decode');
-        await this.#engine.run([{ phase: 'decode', sequenceId: SEQUENCE, tokens: Int32Array.of(token), start: SMALL_TOKENS, pageTable: this.#pageTable, attention, promptTokens: 1, logits: 'last' }]);
+        await this.#engine.run([{ phase: 'decode', sequenceId: SEQUENCE, tokens: Int32Array.of(token), start: SMALL_TOKENS, pageTable: this.#pageTable, attention, promptTokens: 1, logits: 'last', headTemperature: 0 }]);
       }
       drafts.push({ ...emptyDraft(''), tokens, distributions: Array<null>(maxTokens).fill(null), reason: null });
     }
@@ -238,10 +245,13 @@ class Bench {
     const tokens = Int32Array.of(text[length - 1]!, ...draft.tokens);
     const start = length - 1;
     const attention = this.#dense.plan(this.#pageTable, start, tokens.length, 'decode');
-    const { logits } = await this.engine.run([{ phase: 'decode', sequenceId: SEQUENCE, tokens, start, pageTable: this.#pageTable, attention, promptTokens: this.#length, logits: 'all' }]);
+    const result = await this.engine.run([{
+      phase: 'decode', sequenceId: SEQUENCE, tokens, start, pageTable: this.#pageTable, attention, promptTokens: this.#length, logits: 'all', headTemperature: sampler.temperature,
+    }]);
+    const rows = rowsOf(result, 0, vocab);
     let end = length;
     for (let i = 0; i < tokens.length; i++) {
-      const row = logits[0]!.subarray(i * vocab, (i + 1) * vocab);
+      const row = rows[i]!;
       const verdict = i < draft.tokens.length ? verify(row, { token: draft.tokens[i]!, distribution: null }, sampler) : { token: sampler.sample(row), accepted: false };
       sampler.accept(verdict.token);
       text[end++] = verdict.token;
@@ -311,7 +321,7 @@ function readOptions(argv: readonly string[]): Options {
     options: {
       length: { type: 'string', default: '131072' },
       budget: { type: 'string', default: '4096' },
-      tokens: { type: 'string', default: '64' },
+      tokens: { type: 'string', default: '96' },
       acceptances: { type: 'string', default: '0.8,0.9,0.95' },
       'lower-acceptance': { type: 'string', default: '0.7' },
       'draft-tokens': { type: 'string', default: '4,7,12' },

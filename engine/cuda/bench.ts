@@ -145,7 +145,7 @@ class Bench {
     const times: { wall: number; device: number }[] = [];
     for (let step = -8; step < this.#repeats; step++) {
       const began = performance.now();
-      await engine.run(tables.map((pageTable, b) => this.#chunk(policy, { pageTable, sequenceId: b, start: depth - this.#repeats + step, tokens: 1, phase: 'decode' })));
+      await engine.run(tables.map((pageTable, b) => this.#chunk(policy, { pageTable, sequenceId: b, start: depth - this.#repeats + step, tokens: 1, phase: 'decode', headTemperature: 0 })));
       if (step >= 0) times.push({ wall: performance.now() - began, device: engine.deviceMilliseconds });
     }
     tables.forEach((_, b) => { engine.forget(b); });
@@ -179,7 +179,7 @@ class Bench {
     return { depth, batch: 1, milliseconds, deviceMilliseconds: device, floorMilliseconds: 1000 * this.#denseFlops(depth) / this.#ceilings.flopsPerSecond };
   }
 
-  #chunk(policy: PageListPolicy, of: Pick<Chunk, 'pageTable' | 'sequenceId' | 'start' | 'phase'> & { tokens: number; logits?: Chunk['logits'] }): Chunk {
+  #chunk(policy: PageListPolicy, of: Pick<Chunk, 'pageTable' | 'sequenceId' | 'start' | 'phase' | 'headTemperature'> & { tokens: number; logits?: Chunk['logits'] }): Chunk {
     const tokens = Int32Array.from({ length: of.tokens }, (_, i) => (i * 31 + of.start * 7) % this.#spec.vocab);
     return { logits: 'last', ...of, tokens, attention: policy.plan(of.pageTable, of.start, of.tokens, of.phase), promptTokens: of.start + of.tokens };
   }

@@ -187,7 +187,7 @@ export class CudaEngine implements Engine {
     this.device.mark(to);
     this.device.synchronize();
     this.deviceMilliseconds = runs.length === 0 ? 0 : this.device.elapsed(from, to);
-    return { ...this.#logits.read(), pagesRead, pagesScored };
+    return { ...this.#logits.read(), pagesRead, pagesScored, deviceMs: this.deviceMilliseconds };
   }
 
   /** `begins` is called when the first thing is about to be put on the stream. */

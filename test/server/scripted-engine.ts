@@ -17,7 +17,7 @@ export const gauges: EngineGauges = {
 };
 
 export const counters: StepCounters = {
-  stepMs: 5, prefillTokens: 64, decodeTokens: 1, recomputedTokens: 7, prefixQueryTokens: 128, prefixHitTokens: 64,
+  stepMs: 5, deviceMs: 4, prefillTokens: 64, decodeTokens: 1, recomputedTokens: 7, prefixQueryTokens: 128, prefixHitTokens: 64,
   preemptions: 1, pagesRead: 10, pagesScored: 20, attendedTokens: 640, draftPasses: 2, draftedTokens: 8, acceptedTokens: 5,
 };
 
