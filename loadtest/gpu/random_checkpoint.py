@@ -1,5 +1,6 @@
 """Writes a checkpoint of random weights in the shape of a real model, to serve and time where no real weights are at
-hand. Takes config, tokenizer and chat template of the bundled model, whose vocabulary is a part of the larger one.
+hand. Takes config, tokenizer and chat template of the bundled model, whose vocabulary is a part of the larger one; rows
+of the head beyond it are zeros, so that what is generated has a text. The order of heads in heads.json means nothing.
 
     python3 loadtest/gpu/random_checkpoint.py --shape llama-3.1-8b --out DIR
     npm start -- --engine cuda --model DIR
@@ -54,6 +55,7 @@ def main():
     options = parser.parse_args()
     shape = {**SHAPES[options.shape], **({"num_hidden_layers": options.layers} if options.layers else {})}
     torch.manual_seed(1)
+    bundled = json.loads((BUNDLED / "config.json").read_text())
     options.out.mkdir(parents=True, exist_ok=True)
     layer, outside = tensor_shapes(shape)
     files, total = {}, 0
@@ -62,17 +64,20 @@ def main():
     for index, group in enumerate(groups, 1):
         file = f"model-{index:05d}-of-{len(groups):05d}.safetensors"
         tensors = {name: random_tensor(name, size) for name, size in group.items()}
+        if "lm_head.weight" in tensors:
+            tensors["lm_head.weight"][bundled["vocab_size"]:] = 0
         save_file(tensors, options.out / file)
         files.update(dict.fromkeys(tensors, file))
         total += sum(tensor.nbytes for tensor in tensors.values())
     (options.out / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": files}))
-    bundled = json.loads((BUNDLED / "config.json").read_text())
     config = {
         **{name: bundled[name] for name in ("bos_token_id", "eos_token_id") if name in bundled},
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
         "torch_dtype": "bfloat16", "tie_word_embeddings": False, **shape,
     }
     (options.out / "config.json").write_text(json.dumps(config, indent=2))
+    heads = [[i, head] for i in range(shape["num_hidden_layers"]) for head in range(shape["num_key_value_heads"])]
+    (options.out / "heads.json").write_text(json.dumps({"order": heads[::2] + heads[1::2]}))
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
         if (BUNDLED / name).exists():
             shutil.copy(BUNDLED / name, options.out / name)
