@@ -5,25 +5,30 @@
 import { MAX_MOVED_PAGES, PAGE_TOKENS, type AttentionPlan, type PagePlan } from '../kvcache/page-lists/page-list.ts';
 import type { Chunk, EngineSpec } from './engine.ts';
 
-type Geometry = Pick<EngineSpec, 'layers' | 'kvHeads' | 'vocab'> & { readonly pages: number };
+type Geometry = Pick<EngineSpec, 'layers' | 'kvHeads' | 'vocab'> & { readonly pageIds: number };
 
 /** Throws RangeError with both numbers. */
-export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pages }: Geometry): void {
+export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pageIds }: Geometry): void {
   const { tokens, start, pageTable, attention } = chunk;
   if (tokens.length === 0) throw new RangeError('a chunk needs at least 1 token, got 0');
   checkBelow('token', tokens, vocab);
   const lastPage = Math.floor((start + tokens.length - 1) / PAGE_TOKENS);
   if (lastPage >= pageTable.length) throw new RangeError(`page table has ${pageTable.length} pages, the chunk ends in page ${lastPage}`);
-  checkBelow('page', pageTable.subarray(Math.floor(start / PAGE_TOKENS), lastPage + 1), pages);
+  checkBelow('page', ownPages(chunk), pageIds);
   if (attention.classOf.length !== layers * kvHeads) {
     throw new RangeError(`classOf has ${attention.classOf.length} entries for ${layers * kvHeads} KV heads`);
   }
   checkBelow('head class', attention.classOf, attention.classes.length);
   const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
   if (perQueryHead && tokens.length > 1) throw new RangeError(`a chunk whose query heads pick has 1 token, got ${tokens.length}`);
-  for (const plan of attention.classes) checkPlan(plan, start, pages);
+  for (const plan of attention.classes) checkPlan(plan, start, pageIds);
   const numMoved = countMovedPages(attention);
   if (numMoved > MAX_MOVED_PAGES) throw new RangeError(`the lists of a chunk move ${numMoved} pages, at most ${MAX_MOVED_PAGES} are possible`);
+}
+
+/** Pages that the chunk's tokens are written to. */
+export function ownPages({ start, tokens, pageTable }: Chunk): Int32Array {
+  return pageTable.subarray(Math.floor(start / PAGE_TOKENS), Math.floor((start + tokens.length - 1) / PAGE_TOKENS) + 1);
 }
 
 /** Entries that are read at another position than their own. */
@@ -31,10 +36,10 @@ export function countMovedPages({ classes }: AttentionPlan): number {
   return classes.reduce((sum, { positionDelta }) => sum + (positionDelta?.reduce((count, delta) => count + (delta === 0 ? 0 : 1), 0) ?? 0), 0);
 }
 
-function checkPlan(plan: PagePlan, start: number, pages: number): void {
+function checkPlan(plan: PagePlan, start: number, pageIds: number): void {
   const { fixed, positionDelta, candidates, pick, tokens } = plan;
-  checkBelow('page', fixed, pages);
-  checkBelow('page', candidates, pages);
+  checkBelow('page', fixed, pageIds);
+  checkBelow('page', candidates, pageIds);
   if (pick < 0 || pick > candidates.length) throw new RangeError(`pick is ${pick} of ${candidates.length} candidates`);
   if (positionDelta !== null && positionDelta.length !== fixed.length) {
     throw new RangeError(`positionDelta has ${positionDelta.length} entries for ${fixed.length} fixed pages`);

@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import { availableMemory } from 'node:process';
-import { PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
+import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
 import { UnsupportedModelError, type Engine } from './engine.ts';
 import { readHeadOrder } from './model/head-file.ts';
 import { readJsonFile } from './model/model-file-error.ts';
@@ -108,14 +108,14 @@ async function createOnnx(options: CreateEngineOptions): Promise<Engine> {
   if (precision !== 'int8' && precision !== 'fp32') {
     throw new UnsupportedModelError(`The onnx engine does not support precision '${precision}'; supported are int8 and fp32.`);
   }
-  const { createOnnxEngine } = await import('./onnx/onnx-engine.ts');
-  const pages = (spec: ModelSpec) => numPages(options, spec, precision === 'int8' ? 1 : 4);
+  const [{ createOnnxEngine }, { KvMemory }] = await Promise.all([import('./onnx/onnx-engine.ts'), import('./onnx/kv-memory.ts')]);
+  const pages = (spec: ModelSpec) => numPages(options, spec, { elementBytes: precision === 'int8' ? 1 : 4, most: KvMemory.mostPages(spec) - MAX_MOVED_PAGES });
   return withModel(options, (model) => createOnnxEngine({ ...model, precision, threads, pages: pages(model.spec) }));
 }
 
 async function createReference(options: CreateEngineOptions): Promise<Engine> {
   const { ReferenceEngine } = await import('./reference/reference-engine.ts');
-  const pages = (spec: ModelSpec) => numPages(options, spec, Float64Array.BYTES_PER_ELEMENT);
+  const pages = (spec: ModelSpec) => numPages(options, spec, { elementBytes: Float64Array.BYTES_PER_ELEMENT, most: Infinity });
   return withModel(options, (model) => Promise.resolve(new ReferenceEngine({ ...model, pages: pages(model.spec) })));
 }
 
@@ -148,14 +148,17 @@ async function withModel(options: CreateEngineOptions, build: (model: LoadedMode
   }
 }
 
-/** elementBytes: of one channel of a key or a value. */
-function numPages({ kvTokens, maxModelLen }: CreateEngineOptions, spec: ModelSpec, elementBytes: number): number {
+/** elementBytes: of one channel of a key or a value. most: pages that the engine can have at all. */
+function numPages({ kvTokens, maxModelLen }: CreateEngineOptions, spec: ModelSpec, { elementBytes, most }: { elementBytes: number; most: number }): number {
+  if (kvTokens > most * PAGE_TOKENS) {
+    throw new UnsupportedModelError(`KV memory of ${kvTokens} tokens is more than the engine can have for this model: ${most * PAGE_TOKENS}.`);
+  }
   if (kvTokens > 0) return Math.ceil(kvTokens / PAGE_TOKENS);
   // Key, value, and about an eighth for the statistics.
   const pageBytes = PAGE_TOKENS * spec.layers * spec.kvHeads * spec.headDim * elementBytes * 2.125;
   const affordable = Math.floor(availableMemory() * MEMORY_SHARE / pageBytes);
   const wanted = Math.ceil(WANTED_TEXTS * (maxModelLen || spec.contextLength) / PAGE_TOKENS);
-  return Math.max(FEWEST_PAGES, Math.min(affordable, wanted));
+  return Math.max(FEWEST_PAGES, Math.min(affordable, wanted, most));
 }
 
 /** Ids that end or frame texts, by config.json and generation_config.json. */

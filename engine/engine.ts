@@ -62,8 +62,13 @@ export interface EngineSpec {
 
 export interface Engine {
   readonly spec: EngineSpec;
-  /** Pages of KV memory; ids are 0..pages-1. */
+  /** Pages of KV memory, each with a row for every KV head of every layer. */
   readonly pages: number;
+  /**
+   * Page ids are 0..pageIds-1. More than `pages` where a page may have the rows of some heads only: all pages together
+   * have as many rows as `pages` whole ones. An id begins with all rows when its first token is written.
+   */
+  readonly pageIds: number;
   /**
    * Computes the chunks, writes their keys and values to their pages, updates the page statistics.
    * Several chunks of one sequence in one step are computed in order, each seeing the one before.
@@ -76,6 +81,8 @@ export interface Engine {
    * are dropped for those picked before. To be called before the next step of the sequence.
    */
   truncate(sequence: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void;
+  /** The rows of these KV heads (layer * kvHeads + head) of a page may be written over, or all it has (null): no list will name them. */
+  release(page: number, heads: Int32Array | null): void;
   /** Drops what is remembered of a sequence (picked pages, rotated pages). Idempotent. */
   forget(sequenceId: number): void;
   close(): Promise<void>;

@@ -14,7 +14,7 @@ export interface PrefixNode {
   /** The tokens of the page's span as a string; a root's namespace. */
   readonly key: string;
   /** null for a root. */
-  readonly page: number | null;
+  page: number | null;
   readonly children: Map<string, PrefixNode>;
   locks: number;
   /** Time, counted in uses of the tree. */
@@ -53,6 +53,13 @@ export class PrefixTree {
     return { namespace, spanPages, node, pages };
   }
 
+  /** The first `numPages` pages of a match. */
+  shorten({ node, pages, ...match }: PrefixMatch, numPages: number): PrefixMatch {
+    let end = node;
+    for (let length = pages.length; length > numPages; length--) end = end!.parent;
+    return { ...match, node: end, pages: pages.slice(0, numPages) };
+  }
+
   /** Protects the path to a match, or the (perhaps new) root of its namespace, until `unlock`. */
   lock(match: PrefixMatch): PrefixNode {
     const node = match.node ?? newNode(null, match.namespace, null);
@@ -84,15 +91,24 @@ export class PrefixTree {
     return { node: child, isKept: known === undefined };
   }
 
-  /** Removes the least recently used unlocked leaf and returns its page; null if there is none. */
-  evict(): number | null {
+  /** The least recently used unlocked leaf; null if there is none. */
+  oldest(): PrefixNode | null {
     let oldest: PrefixNode | null = null;
     for (const node of this.#idle) {
       if (oldest === null || node.lastUsed < oldest.lastUsed) oldest = node;
     }
-    if (oldest === null) return null;
-    this.#remove(oldest);
-    return oldest.page;
+    return oldest;
+  }
+
+  /** Removes an unlocked leaf. */
+  evict(node: PrefixNode): void {
+    if (!this.isIdle(node)) throw new Error(`node of page ${node.page} is locked or has children, expected an idle leaf`);
+    this.#remove(node);
+  }
+
+  /** The time now, later than all before. */
+  tick(): number {
+    return ++this.#uses;
   }
 
   /** Every node that has a page, parents first; for integrity checks. */
@@ -109,7 +125,7 @@ export class PrefixTree {
   }
 
   #touch(node: PrefixNode): void {
-    node.lastUsed = ++this.#uses;
+    node.lastUsed = this.tick();
     this.#settle(node);
   }
 

@@ -67,6 +67,7 @@ export class Commit {
     sequence.computed += tokens;
     sequence.highWater = Math.max(sequence.highWater, sequence.computed);
     kv.commit(sequence.pages!, sequence.text, sequence.shareableTokens);
+    kv.pass(sequence.pages!, sequence.policy.passedPages(sequence.computed));
     kv.releaseRange(sequence.pages!, sequence.policy.releasablePages(sequence.computed));
   }
 

@@ -8,10 +8,9 @@
  */
 import type { Engine } from '../engine/engine.ts';
 import { newSamplerScratch, Sampler, type SamplerScratch } from '../engine/sampler.ts';
-import type { KvCache } from '../kvcache/kv-cache.ts';
+import type { KnownPrefix, KvCache } from '../kvcache/kv-cache.ts';
 import { createPageListPolicy } from '../kvcache/page-lists/create.ts';
 import { PAGE_TOKENS } from '../kvcache/page-lists/page-list.ts';
-import type { PrefixMatch } from '../kvcache/prefix-tree.ts';
 import type { FailureCode, FinishReason, GenerationRequest } from './messages.ts';
 import { byRank } from './order.ts';
 import type { Drafting } from './drafting.ts';
@@ -84,7 +83,7 @@ export class LiveSequences {
   }
 
   /** From waiting to running, with the pages of a match that was made just now. */
-  start(sequence: Sequence, match: PrefixMatch, nowMs: number): void {
+  start(sequence: Sequence, match: KnownPrefix, nowMs: number): void {
     sequence.pages = this.#parts.kv.open(match);
     sequence.computed = match.pages.length * PAGE_TOKENS;
     sequence.resumedLength = sequence.length;
@@ -99,7 +98,7 @@ export class LiveSequences {
   preempt(sequence: Sequence): void {
     this.#stopRunning(sequence);
     sequence.computed = 0;
-    sequence.missingPages = 0;
+    sequence.missingRows = 0;
     sequence.state = 'waiting';
     sequence.record.preemptions++;
     this.#waiting.add(sequence);

@@ -6,6 +6,7 @@
 import type { Draft } from '../engine/drafters/drafter.ts';
 import type { Engine, StepResult } from '../engine/engine.ts';
 import { KvCache } from '../kvcache/kv-cache.ts';
+import { wholePages } from '../kvcache/page-owner.ts';
 import { Commit } from './commit.ts';
 import { CostModel } from './cost-model.ts';
 import { Drafting } from './drafting.ts';
@@ -63,9 +64,9 @@ export class Loop {
   constructor(parts: LoopParts) {
     const { engine, options, draftEngine = null, now } = parts;
     this.#parts = parts;
-    this.#kv = new KvCache(engine.pages);
+    this.#kv = kvCacheOf(engine);
     const maxModelLen = options.maxModelLen || engine.spec.contextLength;
-    this.#draftKv = draftEngine === null ? null : new KvCache(draftEngine.pages);
+    this.#draftKv = draftEngine === null ? null : kvCacheOf(draftEngine);
     this.#drafting = new Drafting({
       target: { engine, kv: this.#kv }, draftModel: draftEngine === null ? null : { engine: draftEngine, kv: this.#draftKv! },
       mayBegin: () => this.#live.waiting.size === 0, maxModelLen, now,
@@ -195,4 +196,13 @@ export class Loop {
       this.#live.fail(sequence, 'deadline_exceeded', `Not finished within the ${deadlineMs} ms of its deadline.`);
     }
   }
+}
+
+/** Where all ids are pages, pages are whole. */
+function kvCacheOf(engine: Engine): KvCache {
+  const { pages, pageIds, spec } = engine;
+  if (pageIds === pages) return new KvCache(pages, { ...wholePages(pages), release: (page, heads) => { engine.release(page, heads); } });
+  return new KvCache(pages, {
+    headsPerPage: spec.layers * spec.kvHeads, numIds: pageIds, release: (page, heads) => { engine.release(page, heads); },
+  });
 }

@@ -1,11 +1,11 @@
 /**
  * Decides what the next step computes: who starts, one token for every stream and room for what is drafted
  * after it, and as much of the waiting prompts beside them as keeps the gap between tokens within its target. When pages run out, the last in
- * rank gives way. Knows token counts and pages; computes nothing and ends nothing but what cannot fit.
+ * rank gives way. Knows token counts, pages and rows; computes nothing and ends nothing but what cannot fit.
  * Called by loop.ts once a step.
  */
-import type { KvCache } from '../kvcache/kv-cache.ts';
-import type { PrefixMatch } from '../kvcache/prefix-tree.ts';
+import type { KnownPrefix, KvCache } from '../kvcache/kv-cache.ts';
+import type { PageRange } from '../kvcache/page-lists/page-list.ts';
 import { pagesFor } from '../kvcache/page-lists/lists.ts';
 import type { CostModel } from './cost-model.ts';
 import type { Drafting } from './drafting.ts';
@@ -32,7 +32,7 @@ export interface SchedulerParts {
   readonly drafting: Drafting;
 }
 
-/** Share of all pages that stays free when a sequence starts beside others, so that those can grow. */
+/** Share of all KV memory that stays free when a sequence starts beside others, so that those can grow. */
 const WATERMARK = 0.01;
 /** A step that no stream waits for is bounded too: newcomers and aborts wait for its end. Deep dense prefill reaches it. */
 const MAX_STEP_MS = 1000;
@@ -71,7 +71,7 @@ export class Scheduler {
 
   /** False, and the sequence has failed, if even the empty pool could not hold its text and a token more. */
   checkFits(sequence: Sequence): boolean {
-    const fits = this.#pagesNeeded(sequence) <= this.#kv.numPages;
+    const fits = this.#rowsNeeded(sequence) <= this.#kv.numRows;
     if (!fits) this.#failForPages(sequence);
     return fits;
   }
@@ -99,25 +99,25 @@ export class Scheduler {
 
   /**
    * A sequence starts only when its whole text fits beside what the running ones are still to take, so that
-   * it is not preempted half-way. Matching a long text costs time: it is done again only when the pages
-   * that were missing last time may be there.
+   * it is not preempted half-way. Matching a long text costs time: it is done again only when the memory
+   * that was missing last time may be there.
    */
-  #matchIfFits(sequence: Sequence): PrefixMatch | null {
-    const spoken = this.#live.running.reduce((sum, other) => sum + Math.max(0, this.#pagesNeeded(other) - other.pages!.table.numHeld), 0);
-    const reserve = spoken + (this.#live.running.length === 0 ? 0 : Math.ceil(WATERMARK * this.#kv.numPages));
-    if (this.#kv.numFree + this.#kv.numCached - reserve < sequence.missingPages) return null;
+  #matchIfFits(sequence: Sequence): KnownPrefix | null {
+    const spoken = this.#live.running.reduce((sum, other) => sum + Math.max(0, this.#rowsNeeded(other) - this.#kv.rowsHeld(other.pages!)), 0);
+    const reserve = spoken + (this.#live.running.length === 0 ? 0 : Math.ceil(WATERMARK * this.#kv.numRows));
+    if (this.#kv.freeRows + this.#kv.cachedRows - reserve < sequence.missingRows) return null;
 
     const match = this.#match(sequence);
-    const missing = this.#pagesNeeded(sequence) - match.pages.length;
-    if (missing <= this.#kv.numAvailableAfter(match) - reserve) return match;
-    sequence.missingPages = missing;
+    const missing = this.#rowsNeeded(sequence) - this.#kv.rowsOf(match.pages.length, match.passing, match.passed);
+    if (missing <= this.#kv.rowsAvailableAfter(match) - reserve) return match;
+    sequence.missingRows = missing;
     return null;
   }
 
-  #match(sequence: Sequence): PrefixMatch {
+  #match(sequence: Sequence): KnownPrefix {
     const unscored = unscoredTokens(sequence);
     const known = unscored < sequence.promptTokens ? sequence.text.subarray(0, unscored + 1) : sequence.text;
-    return this.#kv.match(sequence.submission.namespace, known, sequence.policy.spanTokens);
+    return this.#kv.match(sequence.submission.namespace, known, sequence.policy);
   }
 
   #preemptLessUrgent(sequence: Sequence): boolean {
@@ -201,11 +201,13 @@ export class Scheduler {
     return behind.findLast((other) => other.hasProgressed(MIN_PROGRESS_TOKENS)) ?? behind.at(-1) ?? sequence;
   }
 
-  /** Pages for the text and the token after it; fewer when the policy gives pages back on the way, a step at a time. */
-  #pagesNeeded({ policy, length }: Sequence): number {
-    const { from, to } = policy.releasablePages(length);
+  /** For the text and the token after it; less when the policy gives memory back on the way, a step at a time. */
+  #rowsNeeded({ policy, length }: Sequence): number {
+    const step = pagesFor(this.#options.stepTokens + policy.spanTokens);
     const all = pagesFor(length + 1);
-    return to === from ? all : Math.min(all, all - (to - from) + pagesFor(this.#options.stepTokens + policy.spanTokens));
+    const given = ({ from, to }: PageRange): number => Math.max(0, to - from - step);
+    const passed = { from: 0, to: given(policy.passedPages(length)) };
+    return this.#kv.rowsOf(all - given(policy.releasablePages(length)), policy.passingHeads, passed);
   }
 
   #failForPages(sequence: Sequence): void {

@@ -56,8 +56,8 @@ export class Sequence {
   highWater = 0;
   /** `length` when it last began to run; a preempted sequence is spared until it has made some progress. */
   resumedLength: number;
-  /** Pages that were missing from a match when it last could not start. */
-  missingPages = 0;
+  /** Rows of KV memory that it lacked when it last could not start. */
+  missingRows = 0;
   #text: Int32Array;
   #length: number;
 

@@ -115,6 +115,14 @@ class ScriptedEngine implements Engine {
     return this.#engine.pages;
   }
 
+  get pageIds(): number {
+    return this.#engine.pageIds;
+  }
+
+  release(): void {
+    this.#engine.release();
+  }
+
   async run(step: readonly Chunk[]): Promise<StepResult> {
     const began = performance.now();
     const result = await this.#engine.run(step);

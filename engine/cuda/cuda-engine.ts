@@ -150,6 +150,15 @@ export class CudaEngine implements Engine {
     this.#moved.truncate(sequenceId, new Set(pageTable.subarray(Math.floor(length / PAGE_TOKENS))));
   }
 
+  /** Kernels find a page by its number: pages are whole, and what is free is written over. */
+  get pageIds(): number {
+    return this.pages;
+  }
+
+  release(): void {
+    // Keeps nothing of a page but its bytes.
+  }
+
   forget(sequenceId: number): void {
     this.#slots.forget(sequenceId);
     this.#moved.forget(sequenceId);
@@ -172,7 +181,7 @@ export class CudaEngine implements Engine {
   }
 
   #runStep(step: readonly Chunk[]): StepResult {
-    for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
+    for (const chunk of step) checkChunk(chunk, { ...this.spec, pageIds: this.pages });
     const [from, to] = this.#stepEvents;
     const runs = planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
     this.#logits.begin(runs);

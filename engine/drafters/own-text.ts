@@ -42,7 +42,7 @@ export class OwnText {
     this.#parts = parts;
     this.#opening = opening;
     this.#engineId = -1 - sequenceId;
-    this.#pages = parts.kv.open(parts.kv.match(NAMESPACE, new Int32Array(0), parts.policy.spanTokens));
+    this.#pages = parts.kv.open(parts.kv.match(NAMESPACE, new Int32Array(0), parts.policy));
   }
 
   get numHeld(): number {

@@ -6,8 +6,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE_TOKENS, type AttentionPlan, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
-import { checkChunk } from '../check-chunk.ts';
+import { checkChunk, ownPages } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
+import { PageRows } from '../page-rows.ts';
 import { LogitRows } from './logit-rows.ts';
 
 export interface FakeEngineOptions {
@@ -34,12 +35,14 @@ const FORGOTTEN = 0x5eed;
 export class FakeEngine implements Engine {
   readonly spec: EngineSpec;
   readonly pages: number;
+  readonly pageIds: number;
   readonly #options: FakeEngineOptions;
+  readonly #heldRows: PageRows;
   readonly #avoid: ReadonlySet<number>;
   readonly #rows: LogitRows;
-  /** Fingerprint of the text up to and including each position. [pages, PAGE_TOKENS] */
+  /** Fingerprint of the text up to and including each position. [ids, PAGE_TOKENS] */
   readonly #prints: Int32Array;
-  /** Fingerprint of the text before each page. [pages] */
+  /** Fingerprint of the text before each page. [ids] */
   readonly #before: Int32Array;
 
   constructor(options: FakeEngineOptions) {
@@ -54,8 +57,10 @@ export class FakeEngine implements Engine {
     };
     this.#avoid = new Set(options.avoid);
     this.#rows = new LogitRows(vocab);
-    this.#prints = new Int32Array(options.pages * PAGE_TOKENS);
-    this.#before = new Int32Array(options.pages);
+    this.pageIds = PageRows.idsFor(options.pages);
+    this.#heldRows = new PageRows({ pages: options.pages, ids: this.pageIds, heads: layers * kvHeads });
+    this.#prints = new Int32Array(this.pageIds * PAGE_TOKENS);
+    this.#before = new Int32Array(this.pageIds);
   }
 
   async run(step: readonly Chunk[]): Promise<StepResult> {
@@ -88,6 +93,10 @@ export class FakeEngine implements Engine {
     this.#prints.fill(FORGOTTEN, slot, Math.ceil(slot / PAGE_TOKENS) * PAGE_TOKENS);
   }
 
+  release(page: number, heads: Int32Array | null): void {
+    this.#heldRows.release(page, heads);
+  }
+
   forget(): void {
     // Picks no pages, so has none to remember.
   }
@@ -97,8 +106,9 @@ export class FakeEngine implements Engine {
   }
 
   #runChunk(chunk: Chunk): Float32Array | null {
-    checkChunk(chunk, { ...this.spec, pages: this.pages });
+    checkChunk(chunk, { ...this.spec, pageIds: this.pageIds });
     this.#checkMemory(chunk);
+    for (const page of ownPages(chunk)) this.#heldRows.place(page);
     const first = this.#rows.numRows;
     let print = this.#printBefore(chunk, chunk.start);
     chunk.tokens.forEach((token, i) => {
@@ -119,7 +129,7 @@ export class FakeEngine implements Engine {
     return chunk.pageTable[Math.floor(position / PAGE_TOKENS)]! * PAGE_TOKENS + (position % PAGE_TOKENS);
   }
 
-  /** Every page must continue the text of the page before it, and every list must name pages of this table. */
+  /** Every page must continue the text of the page before it, and every list must name pages of this table that its heads have rows of. */
   #checkMemory(chunk: Chunk): void {
     const numPages = Math.ceil(chunk.start / PAGE_TOKENS);
     const { pageTable } = chunk;
@@ -129,7 +139,13 @@ export class FakeEngine implements Engine {
       const found = this.#before[this.#slot(chunk, i * PAGE_TOKENS) / PAGE_TOKENS];
       if (found !== expected) throw new Error(`sequence ${chunk.sequenceId}: page ${pageTable[i]} follows text ${found}, expected ${expected}`);
     }
-    for (const list of chunk.attention.classes) checkList(list, chunk, numPages);
+    const { classes, classOf } = chunk.attention;
+    classes.forEach((list, index) => {
+      checkList(list, chunk, numPages);
+      const head = classOf.indexOf(index);
+      // Heads of a class pass pages together.
+      if (head >= 0) for (const page of [...list.fixed, ...list.candidates]) this.#heldRows.of(page, head);
+    });
   }
 }
 

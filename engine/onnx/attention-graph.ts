@@ -15,7 +15,7 @@
 import { PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import type { ElementType, Graph, Value } from './graph.ts';
-import { layerNames, LOGICAL_PAGES, type LayerNames, type OnnxPrecision } from './graph-interface.ts';
+import { layerNames, LOGICAL_PAGES, MEMORY_NAMES, type LayerNames, type OnnxPrecision } from './graph-interface.ts';
 import { SelectionGraph } from './selection-graph.ts';
 
 interface Projections { readonly q: Value; readonly k: Value; readonly v: Value }
@@ -38,6 +38,7 @@ export class AttentionGraph {
     for (const condition of ['decode', 'queryHeads', 'uniform', 'select', ...(this.#int8 ? ['steps'] : [])]) graph.input(condition, 'bool', []);
     graph.input('pick', 'int64', [1]);
     graph.input('asking', 'int32', ['asking']);
+    this.#declareMemory();
     for (let layer = 0; layer < spec.layers; layer++) this.#declare(layer);
   }
 
@@ -58,14 +59,17 @@ export class AttentionGraph {
     return this.#int8 ? graph.op('Mul', [attended, names.outputScale]) : attended;
   }
 
+  #declareMemory(): void {
+    const { headDim } = this.#spec;
+    const stored: ElementType = this.#int8 ? 'int8' : 'float32';
+    for (const name of [MEMORY_NAMES.keys, MEMORY_NAMES.values]) this.#graph.input(name, stored, ['poolRows', PAGE_TOKENS * headDim]);
+    this.#graph.input(MEMORY_NAMES.statistics, this.#int8 ? 'uint8' : 'float32', ['poolRows', LOGICAL_PAGES * 2 * headDim]);
+  }
+
   #declare(layer: number): void {
     const { heads, kvHeads, headDim } = this.#spec;
     const graph = this.#graph;
     const names = layerNames(layer);
-    const stored: ElementType = this.#int8 ? 'int8' : 'float32';
-    graph.input(names.keys, stored, ['poolRows', PAGE_TOKENS * headDim]);
-    graph.input(names.values, stored, ['poolRows', PAGE_TOKENS * headDim]);
-    graph.input(names.statistics, this.#int8 ? 'uint8' : 'float32', ['poolRows', LOGICAL_PAGES * 2 * headDim]);
     graph.input(names.rows, 'int32', [`rows${layer}`]);
     graph.input(names.cuts, 'int64', [kvHeads]);
     graph.input(names.past, 'int32', [`lists${layer}`]);
@@ -116,7 +120,7 @@ export class AttentionGraph {
       q: graph.op('Reshape', [q, graph.int64(-1, 1, group * headDim)]),
       k: graph.op('Reshape', [k, graph.int64(-1, 1, headDim)]),
       v: graph.op('Reshape', [v, graph.int64(-1, 1, headDim)]),
-      pastKeys: past(names.keys), pastValues: past(names.values), past: names.past, total: names.totals,
+      pastKeys: past(MEMORY_NAMES.keys), pastValues: past(MEMORY_NAMES.values), past: names.past, total: names.totals,
       heads: group, kvHeads: 1, int8: this.#int8,
     });
     return [graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]), picked];
@@ -134,7 +138,7 @@ export class AttentionGraph {
     };
     const attended = this.#attend(graph, layer, {
       q: perItem, k: shared(k), v: shared(v),
-      pastKeys: past(names.keys), pastValues: past(names.values), past: names.past, total: names.totals,
+      pastKeys: past(MEMORY_NAMES.keys), pastValues: past(MEMORY_NAMES.values), past: names.past, total: names.totals,
       heads: 1, kvHeads: 1, int8: this.#int8,
     });
     return [graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]), picked];
@@ -174,7 +178,7 @@ export class AttentionGraph {
       q: graph.op('Reshape', [q, graph.int64(1, -1, heads * headDim)]),
       k: graph.op('Reshape', [this.#kept(graph, k, int8), graph.int64(1, -1, kvHeads * headDim)]),
       v: graph.op('Reshape', [this.#kept(graph, v, int8), graph.int64(1, -1, kvHeads * headDim)]),
-      pastKeys: past(names.keys), pastValues: past(names.values), past: names.past, total: names.totals,
+      pastKeys: past(MEMORY_NAMES.keys), pastValues: past(MEMORY_NAMES.values), past: names.past, total: names.totals,
       heads, kvHeads, int8,
     });
     return graph.op('Reshape', [attended, graph.int64(-1, heads * headDim)]);
@@ -194,7 +198,7 @@ export class AttentionGraph {
         q: graph.op('Reshape', [queries[head]!, graph.int64(1, -1, group * headDim)]),
         k: graph.op('Reshape', [keys[head]!, graph.int64(1, -1, headDim)]),
         v: graph.op('Reshape', [values[head]!, graph.int64(1, -1, headDim)]),
-        pastKeys: pages(names.keys), pastValues: pages(names.values), past: past[head]!, total: totals[head]!,
+        pastKeys: pages(MEMORY_NAMES.keys), pastValues: pages(MEMORY_NAMES.values), past: past[head]!, total: totals[head]!,
         heads: group, kvHeads: 1, int8,
       });
     });

@@ -15,11 +15,13 @@ export const LOGICAL_PAGES = PAGE_TOKENS / LOGICAL_PAGE_TOKENS;
  */
 export const STATISTICS_OFFSET = 128;
 
+/** Names of the inputs that all layers share: KV memory. */
+export const MEMORY_NAMES = { keys: 'keys', values: 'values', statistics: 'statistics' } as const;
+
 /** Names of one layer's inputs and outputs; run-inputs.ts fills them. */
 export function layerNames(layer: number) {
   const name = (what: string): string => `${what}.${layer}`;
   return {
-    keys: name('keys'), values: name('values'), statistics: name('statistics'),
     rows: name('rows'), cuts: name('cuts'), past: name('past'), totals: name('totals'),
     items: name('items'), candidates: name('candidates'), bias: name('bias'), order: name('order'),
     queryScale: name('queryScale'), keyInverse: name('keyInverse'), valueInverse: name('valueInverse'), outputScale: name('outputScale'),

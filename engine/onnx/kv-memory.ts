@@ -1,33 +1,25 @@
 /**
- * The bytes behind page ids on the CPU: keys, values and page statistics of every layer in typed arrays that
- * the session reads without a copy. A row is one page of one KV head: row = page * kvHeads + head. Knows
- * nothing of sequences or lists. Owned by onnx-engine.ts.
+ * The bytes behind page ids on the CPU: keys, values and page statistics in typed arrays that the session reads without
+ * a copy. A row is one page of one KV head of one layer; which, page-rows.ts knows. Knows nothing of sequences or lists.
+ * Owned by onnx-engine.ts.
  */
+import { constants } from 'node:buffer';
 import { Tensor } from 'onnxruntime-node';
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
-import { layerNames, LOGICAL_PAGES, STATISTICS_OFFSET, type OnnxPrecision } from './graph-interface.ts';
+import { PageRows } from '../page-rows.ts';
+import { LOGICAL_PAGES, MEMORY_NAMES, STATISTICS_OFFSET, type OnnxPrecision } from './graph-interface.ts';
 
 type Stored = Int8Array | Float32Array;
 type Statistics = Uint8Array | Float32Array;
-
-interface LayerMemory {
-  /** [rows, 64, headDim] */
-  readonly keys: Stored;
-  /** [rows, 64, headDim] */
-  readonly values: Stored;
-  /** [rows, LOGICAL_PAGES, max | min, headDim] */
-  readonly statistics: Statistics;
-  /** The same bytes as 32-bit words: rows are copied four channels at a time. */
-  readonly keyWords: Int32Array;
-  readonly valueWords: Int32Array;
-}
 
 export interface KvGeometry {
   readonly layers: number;
   readonly kvHeads: number;
   readonly headDim: number;
   readonly precision: OnnxPrecision;
+  /** Whole pages that there are rows for. */
   readonly pages: number;
+  readonly ids: number;
 }
 
 /** New rows of one layer as the graph returns them. [tokens, kvHeads, headDim] */
@@ -41,23 +33,61 @@ export interface NewRows {
 
 export class KvMemory {
   readonly kvHeads: number;
+  readonly #heads: number;
   readonly #headDim: number;
   readonly #offset: number;
-  readonly #layers: readonly LayerMemory[];
+  readonly #rows: PageRows;
+  /** [rows, 64, headDim] */
+  readonly #keys: Stored;
+  /** [rows, 64, headDim] */
+  readonly #values: Stored;
+  /** [rows, LOGICAL_PAGES, max | min, headDim] */
+  readonly #statistics: Statistics;
+  /** The same bytes as 32-bit words: rows are copied four channels at a time. */
+  readonly #keyWords: Int32Array;
+  readonly #valueWords: Int32Array;
   /** Inputs of every run. */
   readonly tensors: Readonly<Record<string, Tensor>>;
 
-  constructor(geometry: KvGeometry) {
-    this.kvHeads = geometry.kvHeads;
-    this.#headDim = geometry.headDim;
-    this.#offset = geometry.precision === 'int8' ? STATISTICS_OFFSET : 0;
-    this.#layers = Array.from({ length: geometry.layers }, () => layerMemory(geometry));
-    this.tensors = inputs(this.#layers, geometry);
+  constructor({ layers, kvHeads, headDim, precision, pages, ids }: KvGeometry) {
+    this.kvHeads = kvHeads;
+    this.#heads = layers * kvHeads;
+    this.#headDim = headDim;
+    this.#offset = precision === 'int8' ? STATISTICS_OFFSET : 0;
+    this.#rows = new PageRows({ pages, ids, heads: this.#heads });
+    const rows = pages * this.#heads;
+    const array = (length: number): Stored => (precision === 'int8' ? new Int8Array(length) : new Float32Array(length));
+    this.#keys = array(rows * PAGE_TOKENS * headDim);
+    this.#values = array(rows * PAGE_TOKENS * headDim);
+    const numStatistics = rows * LOGICAL_PAGES * 2 * headDim;
+    this.#statistics = precision === 'int8' ? new Uint8Array(numStatistics) : new Float32Array(numStatistics);
+    this.#keyWords = words(this.#keys);
+    this.#valueWords = words(this.#values);
+    const type = precision === 'int8' ? 'int8' : 'float32';
+    this.tensors = {
+      [MEMORY_NAMES.keys]: new Tensor(type, this.#keys, [rows, PAGE_TOKENS * headDim]),
+      [MEMORY_NAMES.values]: new Tensor(type, this.#values, [rows, PAGE_TOKENS * headDim]),
+      [MEMORY_NAMES.statistics]: new Tensor(precision === 'int8' ? 'uint8' : 'float32', this.#statistics, [rows, LOGICAL_PAGES * 2 * headDim]),
+    };
+  }
+
+  /** Pages that one array can hold the keys of. */
+  static mostPages({ layers, kvHeads, headDim }: Pick<KvGeometry, 'layers' | 'kvHeads' | 'headDim'>): number {
+    return Math.floor(constants.MAX_LENGTH / (layers * kvHeads * PAGE_TOKENS * headDim));
+  }
+
+  /** Throws where the head has no row in the page. */
+  rowOf(layer: number, kvHead: number, page: number): number {
+    return this.#rows.of(page, layer * this.kvHeads + kvHead);
+  }
+
+  /** The rows of these heads (layer * kvHeads + head) of a page are free, or all of it (null). */
+  release(page: number, heads: Int32Array | null): void {
+    this.#rows.release(page, heads);
   }
 
   /** Writes the rows to positions start.. of a sequence's pages and merges them into the statistics. */
   write(layer: number, rows: NewRows, { start, pageTable }: { start: number; pageTable: Int32Array }): void {
-    const memory = this.#layers[layer]!;
     const newKeyWords = words(rows.keys);
     const newValueWords = words(rows.values);
     const wordsPerRow = (this.#headDim * rows.keys.BYTES_PER_ELEMENT) / 4;
@@ -65,13 +95,14 @@ export class KvMemory {
       const position = start + i;
       const page = pageTable[Math.floor(position / PAGE_TOKENS)]!;
       const slot = position % PAGE_TOKENS;
+      if (i === 0 || slot === 0) this.#rows.place(page);
       for (let head = 0; head < this.kvHeads; head++) {
-        const row = page * this.kvHeads + head;
+        const row = this.rowOf(layer, head, page);
         const from = (rows.first + i) * this.kvHeads + head;
         const target = (row * PAGE_TOKENS + slot) * wordsPerRow;
-        copyWords(newKeyWords, from * wordsPerRow, memory.keyWords, target, wordsPerRow);
-        copyWords(newValueWords, from * wordsPerRow, memory.valueWords, target, wordsPerRow);
-        this.#merge(memory.statistics, rows.keys, { row, slot, from });
+        copyWords(newKeyWords, from * wordsPerRow, this.#keyWords, target, wordsPerRow);
+        copyWords(newValueWords, from * wordsPerRow, this.#valueWords, target, wordsPerRow);
+        this.#merge(rows.keys, { row, slot, from });
       }
     }
   }
@@ -79,18 +110,16 @@ export class KvMemory {
   /** The keys of one page, as they are stored: a view. [64, headDim] */
   keysOf(layer: number, kvHead: number, page: number): Stored {
     const size = PAGE_TOKENS * this.#headDim;
-    const row = page * this.kvHeads + kvHead;
-    return this.#layers[layer]!.keys.subarray(row * size, (row + 1) * size);
+    const row = this.rowOf(layer, kvHead, page);
+    return this.#keys.subarray(row * size, (row + 1) * size);
   }
 
   /** Forgets the keys of a page from `slot` on: the statistics are those of the keys before it. */
   truncate(page: number, slot: number): void {
     const first = slot - (slot % LOGICAL_PAGE_TOKENS);
-    for (const { keys, statistics } of this.#layers) {
-      for (let head = 0; head < this.kvHeads; head++) {
-        const row = page * this.kvHeads + head;
-        for (let kept = first; kept < slot; kept++) this.#merge(statistics, keys, { row, slot: kept, from: row * PAGE_TOKENS + kept });
-      }
+    for (let head = 0; head < this.#heads; head++) {
+      const row = this.#rows.of(page, head);
+      for (let kept = first; kept < slot; kept++) this.#merge(this.#keys, { row, slot: kept, from: row * PAGE_TOKENS + kept });
     }
   }
 
@@ -101,29 +130,31 @@ export class KvMemory {
   copyRotated({ from, to, delta, frequencies }: { from: number; to: number; delta: number; frequencies: Float64Array }): void {
     const cos = frequencies.map((frequency) => Math.cos(frequency * delta));
     const sin = frequencies.map((frequency) => Math.sin(frequency * delta));
-    const size = this.kvHeads * PAGE_TOKENS * this.#headDim;
-    for (const { keys, values } of this.#layers) {
-      values.copyWithin(to * size, from * size, (from + 1) * size);
-      for (let token = 0; token < this.kvHeads * PAGE_TOKENS; token++) {
-        this.#rotate(keys, from * size + token * this.#headDim, to * size + token * this.#headDim, cos, sin);
-      }
+    const size = PAGE_TOKENS * this.#headDim;
+    this.#rows.place(to);
+    for (let head = 0; head < this.#heads; head++) {
+      const source = this.#rows.of(from, head) * size;
+      const target = this.#rows.of(to, head) * size;
+      this.#values.copyWithin(target, source, source + size);
+      for (let at = 0; at < size; at += this.#headDim) this.#rotate(source + at, target + at, cos, sin);
     }
   }
 
   /** Fills a page with values that would show in any result that read it. For tests of recycling. */
   poison(page: number, value: number): void {
-    for (const { keys, values, statistics } of this.#layers) {
-      const size = this.kvHeads * PAGE_TOKENS * this.#headDim;
-      keys.fill(value, page * size, (page + 1) * size);
-      values.fill(value, page * size, (page + 1) * size);
-      const statisticsSize = this.kvHeads * LOGICAL_PAGES * 2 * this.#headDim;
-      statistics.fill(value, page * statisticsSize, (page + 1) * statisticsSize);
+    this.#rows.place(page);
+    const fill = (memory: Stored | Statistics, row: number, size: number): void => { memory.fill(value, row * size, (row + 1) * size); };
+    for (let head = 0; head < this.#heads; head++) {
+      const row = this.#rows.of(page, head);
+      for (const memory of [this.#keys, this.#values]) fill(memory, row, PAGE_TOKENS * this.#headDim);
+      fill(this.#statistics, row, LOGICAL_PAGES * 2 * this.#headDim);
     }
   }
 
   /** The first key of a logical page is stored as both bounds, later ones are merged: recycled bytes never count. */
-  #merge(statistics: Statistics, keys: Stored, { row, slot, from }: { row: number; slot: number; from: number }): void {
+  #merge(keys: Stored, { row, slot, from }: { row: number; slot: number; from: number }): void {
     const dim = this.#headDim;
+    const statistics = this.#statistics;
     const source = from * dim;
     const max = (row * LOGICAL_PAGES + Math.floor(slot / LOGICAL_PAGE_TOKENS)) * 2 * dim;
     const min = max + dim;
@@ -138,42 +169,20 @@ export class KvMemory {
     }
   }
 
-  #rotate(keys: Stored, from: number, to: number, cos: Float64Array, sin: Float64Array): void {
+  #rotate(from: number, to: number, cos: Float64Array, sin: Float64Array): void {
+    const keys = this.#keys;
     const half = this.#headDim / 2;
     for (let pair = 0; pair < half; pair++) {
       const a = keys[from + pair]!;
       const b = keys[from + pair + half]!;
-      keys[to + pair] = this.#rounded(keys, a * cos[pair]! - b * sin[pair]!);
-      keys[to + pair + half] = this.#rounded(keys, b * cos[pair]! + a * sin[pair]!);
+      keys[to + pair] = this.#rounded(a * cos[pair]! - b * sin[pair]!);
+      keys[to + pair + half] = this.#rounded(b * cos[pair]! + a * sin[pair]!);
     }
   }
 
-  #rounded(keys: Stored, value: number): number {
-    return keys instanceof Int8Array ? Math.max(-128, Math.min(127, Math.round(value))) : value;
+  #rounded(value: number): number {
+    return this.#keys instanceof Int8Array ? Math.max(-128, Math.min(127, Math.round(value))) : value;
   }
-}
-
-function layerMemory({ kvHeads, headDim, pages, precision }: KvGeometry): LayerMemory {
-  const rows = pages * kvHeads;
-  const array = (length: number): Stored => (precision === 'int8' ? new Int8Array(length) : new Float32Array(length));
-  const keys = array(rows * PAGE_TOKENS * headDim);
-  const values = array(rows * PAGE_TOKENS * headDim);
-  const numStatistics = rows * LOGICAL_PAGES * 2 * headDim;
-  const statistics = precision === 'int8' ? new Uint8Array(numStatistics) : new Float32Array(numStatistics);
-  return { keys, values, statistics, keyWords: words(keys), valueWords: words(values) };
-}
-
-function inputs(layers: readonly LayerMemory[], { kvHeads, headDim, pages, precision }: KvGeometry): Record<string, Tensor> {
-  const type = precision === 'int8' ? 'int8' : 'float32';
-  const rows = pages * kvHeads;
-  const tensors: Record<string, Tensor> = {};
-  layers.forEach(({ keys, values, statistics }, layer) => {
-    const names = layerNames(layer);
-    tensors[names.keys] = new Tensor(type, keys, [rows, PAGE_TOKENS * headDim]);
-    tensors[names.values] = new Tensor(type, values, [rows, PAGE_TOKENS * headDim]);
-    tensors[names.statistics] = new Tensor(precision === 'int8' ? 'uint8' : 'float32', statistics, [rows, LOGICAL_PAGES * 2 * headDim]);
-  });
-  return tensors;
 }
 
 function words(data: Stored): Int32Array {

@@ -15,6 +15,7 @@ import type { QueryProbe } from '../query-probe.ts';
 import { Graph } from './graph.ts';
 import { layerNames, type OnnxPrecision } from './graph-interface.ts';
 import { GraphOps } from './graph-ops.ts';
+import { PageRows } from '../page-rows.ts';
 import { KvMemory } from './kv-memory.ts';
 import { calibrateScales, scaleInputs, type LayerScales } from './kv-scales.ts';
 import { PickedPages } from './picked-pages.ts';
@@ -64,6 +65,7 @@ function turnOffTelemetry(): void {
 export class OnnxEngine implements Engine {
   readonly spec: EngineSpec;
   readonly pages: number;
+  readonly pageIds: number;
   readonly memory: KvMemory;
   readonly #model: ModelSpec;
   readonly #session: InferenceSession;
@@ -80,14 +82,15 @@ export class OnnxEngine implements Engine {
     this.pages = pages;
     this.spec = engineSpec(spec, precision, headOrder);
     const rope = new Rope(spec.rope, spec.headDim);
-    this.memory = new KvMemory({ ...spec, precision, pages: pages + MAX_MOVED_PAGES });
+    this.pageIds = PageRows.idsFor(pages);
+    this.memory = new KvMemory({ ...spec, precision, pages: pages + MAX_MOVED_PAGES, ids: this.pageIds + MAX_MOVED_PAGES });
     this.#picked = new PickedPages();
-    this.#rotated = new RotatedPages({ memory: this.memory, rope, firstPage: pages, numPages: MAX_MOVED_PAGES });
-    this.#inputs = new RunInputs({ spec, precision, rope, picked: this.#picked, rotated: this.#rotated });
+    this.#rotated = new RotatedPages({ memory: this.memory, rope, firstPage: this.pageIds, numPages: MAX_MOVED_PAGES });
+    this.#inputs = new RunInputs({ spec, precision, rope, memory: this.memory, picked: this.#picked, rotated: this.#rotated });
   }
 
   async run(step: readonly Chunk[]): Promise<StepResult> {
-    for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
+    for (const chunk of step) checkChunk(chunk, { ...this.spec, pageIds: this.pageIds });
     const logits = new Map<Chunk, Float32Array>();
     let pagesRead = 0;
     let pagesScored = 0;
@@ -108,6 +111,10 @@ export class OnnxEngine implements Engine {
     this.#picked.truncate(sequenceId, length);
     const slot = length % PAGE_TOKENS;
     if (slot > 0) this.memory.truncate(pageTable[Math.floor(length / PAGE_TOKENS)]!, slot);
+  }
+
+  release(page: number, heads: Int32Array | null): void {
+    this.memory.release(page, heads);
   }
 
   forget(sequenceId: number): void {

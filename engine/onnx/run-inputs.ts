@@ -9,6 +9,7 @@ import type { Chunk } from '../engine.ts';
 import type { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import { layerNames, type OnnxPrecision } from './graph-interface.ts';
+import type { KvMemory } from './kv-memory.ts';
 import type { PickedPages } from './picked-pages.ts';
 import type { RotatedPages } from './rotated-pages.ts';
 import { givenLists, selectedLists, type LayerLists, type ListItem } from './run-lists.ts';
@@ -52,6 +53,7 @@ export interface RunInputsOptions {
   readonly spec: ModelSpec;
   readonly precision: OnnxPrecision;
   readonly rope: Rope;
+  readonly memory: Pick<KvMemory, 'rowOf'>;
   readonly picked: PickedPages;
   readonly rotated: RotatedPages;
 }
@@ -61,13 +63,15 @@ export class RunInputs {
   /** The int8 graph tells decode chunks from prefill. */
   readonly #hasSteps: boolean;
   readonly #rope: Rope;
+  readonly #memory: Pick<KvMemory, 'rowOf'>;
   readonly #picked: PickedPages;
   readonly #rotated: RotatedPages;
 
-  constructor({ spec, precision, rope, picked, rotated }: RunInputsOptions) {
+  constructor({ spec, precision, rope, memory, picked, rotated }: RunInputsOptions) {
     this.#spec = spec;
     this.#hasSteps = precision === 'int8';
     this.#rope = rope;
+    this.#memory = memory;
     this.#picked = picked;
     this.#rotated = rotated;
   }
@@ -79,16 +83,12 @@ export class RunInputs {
     let pagesRead = 0;
     let pagesScored = 0;
     const fixed = new FixedPages(this.#rotated);
-    const shared = new Map<string, { lists: LayerLists; tensors: readonly [string, Tensor][] }>();
     for (let layer = 0; layer < this.#spec.layers; layer++) {
       const items = this.#items(run, layer, fixed);
-      const key = sharingKey(run, layer, this.#spec.kvHeads, items);
-      const known = key === null ? undefined : shared.get(key);
-      const entry = known ?? this.#layerEntry(run, items, padding);
-      if (key !== null) shared.set(key, entry);
+      const lists = this.#lists(run, items);
       const names = layerNames(layer) as Record<string, string>;
-      for (const [what, tensor] of entry.tensors) feeds[names[what]!] = tensor;
-      selectedItems.push(entry.lists.items);
+      for (const [what, tensor] of layerTensors(run, { items, lists, kvHeads: this.#spec.kvHeads, padding })) feeds[names[what]!] = tensor;
+      selectedItems.push(lists.items);
       for (const { plan, fixed: pages, selects } of items) {
         pagesRead += pages.length + plan.pick;
         if (selects) pagesScored += plan.candidates.length;
@@ -97,11 +97,9 @@ export class RunInputs {
     return { feeds, selectedItems, pagesRead, pagesScored };
   }
 
-  #layerEntry(run: Run, items: readonly ListItem[], padding: number) {
-    const { kvHeads } = this.#spec;
-    const equal = run.kind !== 'split';
-    const lists = run.pick > 0 ? selectedLists(items, kvHeads, { equal, pick: run.pick }) : givenLists(items, kvHeads, equal);
-    return { lists, tensors: layerTensors(run, { items, lists, kvHeads, padding }) };
+  #lists({ kind, pick }: Run, items: readonly ListItem[]): LayerLists {
+    const equal = kind !== 'split';
+    return pick > 0 ? selectedLists(items, { equal, pick }) : givenLists(items, equal);
   }
 
   #items(run: Run, layer: number, fixed: FixedPages): ListItem[] {
@@ -113,7 +111,7 @@ export class RunInputs {
         const plan = chunk.attention.classes[chunk.attention.classOf[layer * kvHeads + head]!]!;
         const selects = plan.pick > 0 && c < run.numSelecting;
         const picked = plan.pick > 0 && !selects ? this.#picked.get(chunk.sequenceId, layer * numLists + list, plan.pick) : null;
-        return { head, plan, fixed: fixed.of(chunk, plan), picked, selects };
+        return { rowOf: (page) => this.#memory.rowOf(layer, head, page), plan, fixed: fixed.of(chunk, plan), picked, selects };
       }),
     );
   }
@@ -185,12 +183,6 @@ class FixedPages {
 /** At least one row always: the graph's last layers cannot run on none. */
 function firstOutputRow(chunk: Chunk, from: number, end: number): number {
   return chunk.logits === 'all' ? from : end - 1;
-}
-
-/** Layers with the same classes read the same rows, unless rows picked before differ; null when they may. */
-function sharingKey({ chunks }: Run, layer: number, kvHeads: number, items: readonly ListItem[]): string | null {
-  if (items.some(({ picked }) => picked !== null)) return null;
-  return chunks.map(({ attention }) => attention.classOf.subarray(layer * kvHeads, (layer + 1) * kvHeads).join()).join(';');
 }
 
 interface LayerParts {

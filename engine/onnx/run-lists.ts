@@ -1,5 +1,5 @@
 /**
- * The page lists of one run of the session, as row numbers per layer: what the graph gathers, and, when pages
+ * The page lists of one run of the session, as row numbers of each layer: what the graph gathers, and, when pages
  * are selected in the graph, what it selects from and how picked and given rows are laid out. Pure: numbers
  * in, numbers out. Called by run-inputs.ts.
  */
@@ -7,7 +7,8 @@ import type { PagePlan } from '../../kvcache/page-lists/page-list.ts';
 
 /** One list: what one KV head reads for one chunk. */
 export interface ListItem {
-  readonly head: number;
+  /** Row of memory that the head has in a page. */
+  readonly rowOf: (page: number) => number;
   readonly plan: PagePlan;
   /** Page ids of plan.fixed, rotated copies in place of shifted pages. */
   readonly fixed: Int32Array;
@@ -38,24 +39,24 @@ const NONE = new Int32Array(0);
 const NO_BIAS = new Float32Array(0);
 
 /** Lists as given: no selection in this run. `equal`: all padded to the longest (with row 0, behind the valid tokens). */
-export function givenLists(items: readonly ListItem[], kvHeads: number, equal: boolean): LayerLists {
+export function givenLists(items: readonly ListItem[], equal: boolean): LayerLists {
   const lengths = listLengths(items, equal);
   const rows = new Int32Array(sum(lengths));
   let offset = 0;
   items.forEach((item, i) => {
-    writeGiven(rows, offset, item, kvHeads);
+    writeGiven(rows, offset, item);
     offset += lengths[i]!;
   });
   return { rows, lengths, items: NONE, candidates: NONE, numCandidates: 0, bias: NO_BIAS, order: NONE };
 }
 
 /** Lists of which the graph picks `pick` entries each for the items that have candidates. */
-export function selectedLists(items: readonly ListItem[], kvHeads: number, { equal, pick }: { equal: boolean; pick: number }): LayerLists {
+export function selectedLists(items: readonly ListItem[], { equal, pick }: { equal: boolean; pick: number }): LayerLists {
   const lengths = listLengths(items, equal);
   const chosen = items.flatMap((item, i) => (item.selects ? [i] : []));
   const selected = Int32Array.from(chosen.length > 0 ? chosen : [0]);
   const numPicked = selected.length * pick;
-  const given = givenRows(items, kvHeads);
+  const given = givenRows(items);
   const padding = numPicked + given.length - 1;
   const order = new Int32Array(sum(lengths)).fill(padding);
   let offset = 0;
@@ -67,14 +68,14 @@ export function selectedLists(items: readonly ListItem[], kvHeads: number, { equ
     for (let g = 0; g < numGiven(item); g++) order[at++] = nextGiven++;
     offset += lengths[i]!;
   });
-  return { rows: given, lengths, items: selected, ...candidateRows(items, selected, kvHeads, pick), order };
+  return { rows: given, lengths, items: selected, ...candidateRows(items, selected, pick), order };
 }
 
 /** Rows of every item that are known now, and row 0 for padding at the end. */
-function givenRows(items: readonly ListItem[], kvHeads: number): Int32Array {
+function givenRows(items: readonly ListItem[]): Int32Array {
   const rows = new Int32Array(items.reduce((count, item) => count + numGiven(item), 0) + 1);
   let offset = 0;
-  for (const item of items) offset = writeGiven(rows, offset, item, kvHeads);
+  for (const item of items) offset = writeGiven(rows, offset, item);
   return rows;
 }
 
@@ -83,25 +84,25 @@ function numGiven({ picked, fixed }: ListItem): number {
 }
 
 /** Picked rows first: the last entry of a list is its partial page. Returns the offset behind them. */
-function writeGiven(rows: Int32Array, offset: number, { picked, fixed, head }: ListItem, kvHeads: number): number {
+function writeGiven(rows: Int32Array, offset: number, { picked, fixed, rowOf }: ListItem): number {
   let at = offset;
   if (picked !== null) {
     rows.set(picked, at);
     at += picked.length;
   }
-  for (const page of fixed) rows[at++] = page * kvHeads + head;
+  for (const page of fixed) rows[at++] = rowOf(page);
   return at;
 }
 
-function candidateRows(items: readonly ListItem[], selected: Int32Array, kvHeads: number, pick: number) {
+function candidateRows(items: readonly ListItem[], selected: Int32Array, pick: number) {
   const numCandidates = selected.reduce((most, i) => Math.max(most, items[i]!.selects ? items[i]!.plan.candidates.length : 0), pick);
   const candidates = new Int32Array(selected.length * numCandidates);
   const bias = new Float32Array(candidates.length).fill(PADDING_BIAS);
   selected.forEach((index, s) => {
-    const { plan, head, selects } = items[index]!;
+    const { plan, rowOf, selects } = items[index]!;
     if (!selects) return;
     plan.candidates.forEach((page, c) => {
-      candidates[s * numCandidates + c] = page * kvHeads + head;
+      candidates[s * numCandidates + c] = rowOf(page);
       bias[s * numCandidates + c] = 0;
     });
   });

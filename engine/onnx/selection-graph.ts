@@ -6,7 +6,7 @@
  */
 import type { ModelSpec } from '../model/spec.ts';
 import type { Graph, Value } from './graph.ts';
-import { STATISTICS_OFFSET, type LayerNames, type OnnxPrecision } from './graph-interface.ts';
+import { MEMORY_NAMES, STATISTICS_OFFSET, type LayerNames, type OnnxPrecision } from './graph-interface.ts';
 
 export class SelectionGraph {
   readonly #headDim: number;
@@ -35,7 +35,7 @@ export class SelectionGraph {
 
   #pick(graph: Graph, names: LayerNames, queries: Value): Value {
     const chosen = graph.op('Gather', [queries, names.items], { axis: 0 });
-    const statistics = graph.op('Reshape', [graph.op('Gather', [names.statistics, names.candidates], { axis: 0 }), graph.int64(0, -1, 2 * this.#headDim)]);
+    const statistics = graph.op('Reshape', [graph.op('Gather', [MEMORY_NAMES.statistics, names.candidates], { axis: 0 }), graph.int64(0, -1, 2 * this.#headDim)]);
     const bounds = this.#int8 ? this.#int8Bounds(graph, chosen, statistics) : this.#floatBounds(graph, chosen, statistics);
     // [items, candidates * logical pages, queries] -> [items, candidates]
     const numCandidates = graph.op('Shape', [names.candidates], { start: 1, end: 2 });

@@ -103,7 +103,7 @@ export class ChunkAttention {
   #stored({ layer, head }: Head, page: number, slot: number, delta: number): Readable {
     const at = { layer, head, page, slot };
     const { memory } = this.#state;
-    return { key: this.#shifted(memory.key(at), delta), value: memory.value(at), position: this.#positionOf(page, slot) };
+    return { position: this.#positionOf(page, slot), key: this.#shifted(memory.key(at), delta), value: memory.value(at) };
   }
 
   #positionOf(page: number, slot: number): number {

@@ -5,6 +5,7 @@
  */
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import type { ModelSpec } from '../model/spec.ts';
+import { PageRows } from '../page-rows.ts';
 
 export const LOGICAL_PER_PAGE = PAGE_TOKENS / LOGICAL_PAGE_TOKENS;
 
@@ -17,83 +18,86 @@ export interface Slot {
   readonly slot: number;
 }
 
-interface LayerMemory {
-  /** Rotated keys. [pages, kvHeads, 64, headDim] */
-  readonly keys: Float64Array;
-  /** [pages, kvHeads, 64, headDim] */
-  readonly values: Float64Array;
-  /** [pages, kvHeads, 4, headDim] */
-  readonly minima: Float64Array;
-  /** [pages, kvHeads, 4, headDim] */
-  readonly maxima: Float64Array;
-}
-
 export class PageMemory {
+  readonly pageIds: number;
+  readonly #layers: number;
   readonly #kvHeads: number;
   readonly #headDim: number;
-  readonly #layers: readonly LayerMemory[];
+  readonly #rows: PageRows;
+  /** Rotated keys. [rows, 64, headDim] */
+  readonly #keys: Float64Array;
+  /** [rows, 64, headDim] */
+  readonly #values: Float64Array;
+  /** [rows, 4, headDim] */
+  readonly #minima: Float64Array;
+  /** [rows, 4, headDim] */
+  readonly #maxima: Float64Array;
 
   /** Starts poisoned, so that reading what nobody wrote shows in the result. */
   constructor(spec: Pick<ModelSpec, 'layers' | 'kvHeads' | 'headDim'>, pages: number) {
+    this.#layers = spec.layers;
     this.#kvHeads = spec.kvHeads;
     this.#headDim = spec.headDim;
-    const poisoned = (perPage: number) => new Float64Array(pages * spec.kvHeads * perPage * spec.headDim).fill(NaN);
-    this.#layers = Array.from({ length: spec.layers }, () => ({
-      keys: poisoned(PAGE_TOKENS), values: poisoned(PAGE_TOKENS),
-      minima: poisoned(LOGICAL_PER_PAGE), maxima: poisoned(LOGICAL_PER_PAGE),
-    }));
+    this.pageIds = PageRows.idsFor(pages);
+    const heads = spec.layers * spec.kvHeads;
+    this.#rows = new PageRows({ pages, ids: this.pageIds, heads });
+    const poisoned = (perRow: number) => new Float64Array(pages * heads * perRow * spec.headDim).fill(NaN);
+    [this.#keys, this.#values] = [poisoned(PAGE_TOKENS), poisoned(PAGE_TOKENS)];
+    [this.#minima, this.#maxima] = [poisoned(LOGICAL_PER_PAGE), poisoned(LOGICAL_PER_PAGE)];
   }
 
   static bytesPerToken(spec: Pick<ModelSpec, 'layers' | 'kvHeads' | 'headDim'>): number {
     return spec.layers * spec.kvHeads * spec.headDim * 2 * (1 + 1 / LOGICAL_PAGE_TOKENS) * Float64Array.BYTES_PER_ELEMENT;
   }
 
+  /** Rows that may be written over: NaN, so that whoever still reads them shows. */
+  release(page: number, heads: Int32Array | null): void {
+    const released = heads ?? Int32Array.from({ length: this.#layers * this.#kvHeads }, (_, head) => head);
+    for (const head of released) if (this.#rows.has(page, head)) this.#poisonRow(this.#rows.of(page, head));
+    this.#rows.release(page, heads);
+  }
+
   /** Stores a token and takes its key into the statistics. key, value: [headDim] */
   write(at: Slot, key: Float64Array, value: Float64Array): void {
-    const layer = this.#layers[at.layer]!;
+    this.#rows.place(at.page);
     const offset = this.#tokenOffset(at);
-    layer.keys.set(key, offset);
-    layer.values.set(value, offset);
+    this.#keys.set(key, offset);
+    this.#values.set(value, offset);
     this.#updateStatistics(at, key);
   }
 
   /** A view. [headDim] */
   key(at: Slot): Float64Array {
-    return this.#view(this.#layers[at.layer]!.keys, this.#tokenOffset(at));
+    return this.#view(this.#keys, this.#tokenOffset(at));
   }
 
   /** A view. [headDim] */
   value(at: Slot): Float64Array {
-    return this.#view(this.#layers[at.layer]!.values, this.#tokenOffset(at));
+    return this.#view(this.#values, this.#tokenOffset(at));
   }
 
   /** Views of the statistics of the logical page that holds the slot. [headDim] each */
   statistics(at: Slot): { minimum: Float64Array; maximum: Float64Array } {
-    const { minima, maxima } = this.#layers[at.layer]!;
     const offset = this.#logicalOffset(at);
-    return { minimum: this.#view(minima, offset), maximum: this.#view(maxima, offset) };
+    return { minimum: this.#view(this.#minima, offset), maximum: this.#view(this.#maxima, offset) };
   }
 
   /** Forgets the keys of a page from `slot` on: the statistics are those of the keys before it. */
   truncate(page: number, slot: number): void {
     const first = slot - (slot % LOGICAL_PAGE_TOKENS);
-    this.#layers.forEach((_, layer) => {
-      for (let head = 0; head < this.#kvHeads; head++) {
-        for (let kept = first; kept < slot; kept++) {
-          const at = { layer, head, page, slot: kept };
-          this.#updateStatistics(at, this.key(at));
-        }
+    for (let index = 0; index < this.#layers * this.#kvHeads; index++) {
+      for (let kept = first; kept < slot; kept++) {
+        const at = { layer: Math.floor(index / this.#kvHeads), head: index % this.#kvHeads, page, slot: kept };
+        this.#updateStatistics(at, this.key(at));
       }
-    });
+    }
   }
 
   /** Overwrites pages with NaN: what a recycled page may hold. */
   poison(pages: Iterable<number>): void {
     for (const page of pages) {
-      for (const layer of this.#layers) {
-        for (const memory of [layer.keys, layer.values]) this.#fillPage(memory, page, PAGE_TOKENS);
-        for (const memory of [layer.minima, layer.maxima]) this.#fillPage(memory, page, LOGICAL_PER_PAGE);
-      }
+      this.#rows.place(page);
+      for (let head = 0; head < this.#layers * this.#kvHeads; head++) this.#poisonRow(this.#rows.of(page, head));
     }
   }
 
@@ -111,20 +115,25 @@ export class PageMemory {
     }
   }
 
-  #tokenOffset({ page, head, slot }: Slot): number {
-    return ((page * this.#kvHeads + head) * PAGE_TOKENS + slot) * this.#headDim;
+  #tokenOffset(at: Slot): number {
+    return (this.#row(at) * PAGE_TOKENS + at.slot) * this.#headDim;
   }
 
-  #logicalOffset({ page, head, slot }: Slot): number {
-    return ((page * this.#kvHeads + head) * LOGICAL_PER_PAGE + Math.floor(slot / LOGICAL_PAGE_TOKENS)) * this.#headDim;
+  #logicalOffset(at: Slot): number {
+    return (this.#row(at) * LOGICAL_PER_PAGE + Math.floor(at.slot / LOGICAL_PAGE_TOKENS)) * this.#headDim;
+  }
+
+  #row({ layer, head, page }: Slot): number {
+    return this.#rows.of(page, layer * this.#kvHeads + head);
   }
 
   #view(memory: Float64Array, offset: number): Float64Array {
     return memory.subarray(offset, offset + this.#headDim);
   }
 
-  #fillPage(memory: Float64Array, page: number, perPage: number): void {
-    const size = this.#kvHeads * perPage * this.#headDim;
-    memory.fill(NaN, page * size, (page + 1) * size);
+  #poisonRow(row: number): void {
+    const fill = (memory: Float64Array, size: number): void => { memory.fill(NaN, row * size, (row + 1) * size); };
+    for (const memory of [this.#keys, this.#values]) fill(memory, PAGE_TOKENS * this.#headDim);
+    for (const memory of [this.#minima, this.#maxima]) fill(memory, LOGICAL_PER_PAGE * this.#headDim);
   }
 }

@@ -26,6 +26,7 @@ export interface ReferenceEngineOptions {
 export class ReferenceEngine implements Engine {
   readonly spec: EngineSpec;
   readonly pages: number;
+  readonly pageIds: number;
   readonly #state: AttentionState;
   readonly #tensors: TensorTable;
 
@@ -37,6 +38,7 @@ export class ReferenceEngine implements Engine {
     this.#state = {
       spec, rope: new Rope(spec.rope, spec.headDim), memory: new PageMemory(spec, pages), selection: new SelectionMemory(),
     };
+    this.pageIds = this.#state.memory.pageIds;
   }
 
   run(step: readonly Chunk[]): Promise<StepResult> {
@@ -47,6 +49,10 @@ export class ReferenceEngine implements Engine {
     this.#state.selection.truncate(sequenceId, length);
     const slot = length % PAGE_TOKENS;
     if (slot > 0) this.#state.memory.truncate(pageTable[Math.floor(length / PAGE_TOKENS)]!, slot);
+  }
+
+  release(page: number, heads: Int32Array | null): void {
+    this.#state.memory.release(page, heads);
   }
 
   forget(sequenceId: number): void {
@@ -64,7 +70,7 @@ export class ReferenceEngine implements Engine {
 
   /** Checks the whole step before it writes any page. */
   #runStep(step: readonly Chunk[]): StepResult {
-    for (const chunk of step) checkChunk(chunk, { ...this.spec, pages: this.pages });
+    for (const chunk of step) checkChunk(chunk, { ...this.spec, pageIds: this.pageIds });
     const results = step.map((chunk) => this.#runChunk(chunk));
     return {
       logits: results.map(({ logits }) => logits),

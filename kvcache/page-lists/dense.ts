@@ -2,9 +2,9 @@
  * Dense attention: every page, as views of the page table. Knows nothing of heads but their sliding
  * windows. Made by create.ts.
  */
-import { PAGE_TOKENS, type AttentionPlan, type HeadGeometry, type PageListPolicy } from './page-list.ts';
+import { PAGE_TOKENS, type AttentionPlan, type HeadGeometry, type PageListPolicy, type PageRange } from './page-list.ts';
 import { classifyHeads, windowLists, type HeadClasses } from './head-classes.ts';
-import { pagesFrom } from './lists.ts';
+import { NO_HEADS, NO_RANGE, pagesFrom } from './lists.ts';
 
 export const DENSE_NAMESPACE = 'dense';
 
@@ -12,6 +12,7 @@ export class DensePages implements PageListPolicy {
   readonly prefixNamespace = DENSE_NAMESPACE;
   readonly spanTokens = PAGE_TOKENS;
   readonly sameInDecode = true;
+  readonly passingHeads = NO_HEADS;
   readonly #heads: HeadClasses;
 
   constructor(geometry: HeadGeometry) {
@@ -36,7 +37,11 @@ export class DensePages implements PageListPolicy {
     return { classes, classOf, selection: 'fresh' };
   }
 
-  releasablePages(): { from: number; to: number } {
-    return { from: 0, to: 0 };
+  releasablePages(): PageRange {
+    return NO_RANGE;
+  }
+
+  passedPages(): PageRange {
+    return NO_RANGE;
   }
 }

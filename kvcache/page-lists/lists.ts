@@ -2,7 +2,7 @@
  * The pieces that page lists are made of: page arithmetic, and the two shapes of `fixed` that several
  * techniques share. Knows no technique and no model. Called by dense.ts, streaming.ts and lserve.ts.
  */
-import { PAGE_TOKENS, type PagePlan } from './page-list.ts';
+import { PAGE_TOKENS, type PagePlan, type PageRange } from './page-list.ts';
 
 /**
  * Sparse prefill works in spans of this many tokens, aligned in the text: all queries of a span share one
@@ -11,6 +11,10 @@ import { PAGE_TOKENS, type PagePlan } from './page-list.ts';
  * aligned to the text, not to the chunk, so that results depend on positions only.
  */
 export const PREFILL_SPAN_TOKENS = 128;
+
+/** Of policies all of whose heads read what one of them reads. */
+export const NO_HEADS = new Int32Array(0);
+export const NO_RANGE: PageRange = { from: 0, to: 0 };
 
 const NO_PAGES = new Int32Array(0);
 

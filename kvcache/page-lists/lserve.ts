@@ -5,12 +5,12 @@
  * not depend on how the text was cut or on what was cached. Made by create.ts.
  */
 import {
-  PAGE_TOKENS, type AttentionPlan, type AttentionSettings, type HeadGeometry, type PageListPolicy, type PagePlan,
+  PAGE_TOKENS, type AttentionPlan, type AttentionSettings, type HeadGeometry, type PageListPolicy, type PagePlan, type PageRange,
 } from './page-list.ts';
 import { classifyHeads, windowLists, type HeadClasses } from './head-classes.ts';
 import { DENSE_NAMESPACE } from './dense.ts';
 import {
-  listTokens, maxDenseOrSpan, pagesFor, pagesFrom, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage,
+  listTokens, maxDenseOrSpan, NO_RANGE, pagesFor, pagesFrom, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage,
 } from './lists.ts';
 
 /** What a retrieval head reads unasked: a page of sink and two whole recent pages, beside the partial one. */
@@ -28,6 +28,7 @@ export class LServePages implements PageListPolicy {
   readonly prefixNamespace: string;
   readonly spanTokens: number;
   readonly sameInDecode = false;
+  readonly passingHeads: Int32Array;
   readonly #settings: AttentionSettings;
   readonly #heads: HeadClasses;
   readonly #hasStreaming: boolean;
@@ -45,6 +46,8 @@ export class LServePages implements PageListPolicy {
     this.#hasStreaming = streaming.size > 0;
     this.#heads = classifyHeads(geometry, this.#hasStreaming ? 2 : 1, (head) => (streaming.has(head) ? STREAMING : RETRIEVAL));
     this.#budgetTokens = pagesFor(Math.max(settings.tokenBudget, MIN_BUDGET_TOKENS)) * PAGE_TOKENS;
+
+    this.passingHeads = Int32Array.from(this.#heads.classOf.keys()).filter((head) => this.#hasStreaming && this.#heads.classOf[head] === STREAMING);
 
     const window = pagesFor(settings.sinkTokens) + pagesFor(settings.localTokens);
     this.#exactWindow = this.#hasStreaming ? window * PAGE_TOKENS : Infinity;
@@ -78,8 +81,15 @@ export class LServePages implements PageListPolicy {
     return { classes, classOf: this.#heads.classOf, selection: phase === 'prefill' ? 'fresh' : this.#selection(start) };
   }
 
-  releasablePages(): { from: number; to: number } {
-    return { from: 0, to: 0 };
+  releasablePages(): PageRange {
+    return NO_RANGE;
+  }
+
+  /** What lies between sinks and window: streaming heads read it no more. */
+  passedPages(start: number): PageRange {
+    if (!this.#hasStreaming) return NO_RANGE;
+    const from = pagesFor(this.#settings.sinkTokens);
+    return { from, to: Math.max(from, this.#recent(start)) };
   }
 
   #retrievalList(pageTable: Int32Array, start: number, phase: 'prefill' | 'decode'): PagePlan {
@@ -97,7 +107,12 @@ export class LServePages implements PageListPolicy {
 
   #streamingList(pageTable: Int32Array, start: number): PagePlan {
     const numSinks = pagesFor(this.#settings.sinkTokens);
-    return sinksAndRecent(pageTable, { numSinks, recent: spanPage(start) - pagesFor(this.#settings.localTokens) }, start);
+    return sinksAndRecent(pageTable, { numSinks, recent: this.#recent(start) }, start);
+  }
+
+  /** First page of the window of the streaming heads. */
+  #recent(start: number): number {
+    return spanPage(start) - pagesFor(this.#settings.localTokens);
   }
 
   /** At a page border a page has become a candidate, so what was picked before is out of date. */

@@ -83,6 +83,12 @@ export interface AttentionSettings {
   readonly sparsePrefill: boolean;
 }
 
+/** Half-open range of page indices of a text; empty where `to` is not above `from`. */
+export interface PageRange {
+  readonly from: number;
+  readonly to: number;
+}
+
 /** One technique, bound to one request's settings and one model. Stateless: safe to share between sequences. */
 export interface PageListPolicy {
   /** True when every list this policy makes up to `length` tokens reads every token (the dense result). */
@@ -103,6 +109,11 @@ export interface PageListPolicy {
    * chunks and shared. If false, both hold only as far as `isExact` does.
    */
   readonly sameInDecode: boolean;
+  /**
+   * KV heads (layer * kvHeads + head) that read sinks and a window while others read more, ascending: their rows may
+   * go back before the page does. The same for all policies of one namespace.
+   */
+  readonly passingHeads: Int32Array;
   /** The largest prefill chunk that may start at `start`; Infinity when any may. */
   maxChunkTokens(start: number): number;
   /**
@@ -112,9 +123,12 @@ export interface PageListPolicy {
   maxDecodeTokens(start: number): number;
   /**
    * Plan for a chunk of `tokens` tokens at position `start`. `pageTable[i]` is the physical page of
-   * positions 64i..64i+63; entries released by `releasablePages` are -1 and are never planned.
+   * positions 64i..64i+63; entries released by `releasablePages` are -1 and are never planned, nor is a page in
+   * the list of a head that has passed it.
    */
   plan(pageTable: Int32Array, start: number, tokens: number, phase: 'prefill' | 'decode'): AttentionPlan;
-  /** Half-open range of page indices that no later plan from `start` on reads; empty range if none. */
-  releasablePages(start: number): { from: number; to: number };
+  /** Page indices that no later plan from `start` on reads. */
+  releasablePages(start: number): PageRange;
+  /** Page indices that no later plan from `start` on reads with a passing head. Ranges begin at one page, and only grow. */
+  passedPages(start: number): PageRange;
 }

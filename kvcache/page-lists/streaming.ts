@@ -5,16 +5,17 @@
  * Made by create.ts.
  */
 import {
-  PAGE_TOKENS, type AttentionPlan, type AttentionSettings, type HeadGeometry, type PageListPolicy, type PagePlan,
+  PAGE_TOKENS, type AttentionPlan, type AttentionSettings, type HeadGeometry, type PageListPolicy, type PagePlan, type PageRange,
 } from './page-list.ts';
 import { classifyHeads, windowLists, type HeadClasses } from './head-classes.ts';
 import { DENSE_NAMESPACE } from './dense.ts';
-import { maxDenseOrSpan, pagesFor, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage, windowPage } from './lists.ts';
+import { maxDenseOrSpan, NO_HEADS, NO_RANGE, pagesFor, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage, windowPage } from './lists.ts';
 
 export class StreamingPages implements PageListPolicy {
   readonly prefixNamespace: string;
   readonly spanTokens: number;
   readonly sameInDecode = true;
+  readonly passingHeads = NO_HEADS;
   readonly #heads: HeadClasses;
   readonly #numSinks: number;
   readonly #numLocal: number;
@@ -54,9 +55,13 @@ export class StreamingPages implements PageListPolicy {
     return { classes, classOf, selection: 'fresh' };
   }
 
-  releasablePages(start: number): { from: number; to: number } {
+  releasablePages(start: number): PageRange {
     const reached = this.#heads.windows.map((window) => windowPage(start, window));
     return { from: this.#numSinks, to: Math.max(this.#numSinks, Math.min(this.#recent(start), ...reached)) };
+  }
+
+  passedPages(): PageRange {
+    return NO_RANGE;
   }
 
   #recent(start: number): number {

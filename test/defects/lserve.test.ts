@@ -3,7 +3,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { describeHeads } from '../../calibrate/head-file.ts';
 import { Weights } from '../../engine/model/weights.ts';
 import { createOnnxEngine, type OnnxEngine } from '../../engine/onnx/onnx-engine.ts';
-import { layerNames, LOGICAL_PAGES } from '../../engine/onnx/graph-interface.ts';
+import { MEMORY_NAMES, LOGICAL_PAGES } from '../../engine/onnx/graph-interface.ts';
 import { KvMemory } from '../../engine/onnx/kv-memory.ts';
 import { createPageListPolicy } from '../../kvcache/page-lists/create.ts';
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS, type AttentionSettings, type HeadGeometry, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
@@ -46,15 +46,15 @@ describe('statistics of a page that decode begins', () => {
   });
 
   const ours = (before: Float32Array | null): number[] => {
-    const memory = new KvMemory({ layers: 1, kvHeads: 1, headDim, precision: 'fp32', pages: 3 });
+    const memory = new KvMemory({ layers: 1, kvHeads: 1, headDim, precision: 'fp32', pages: 3, ids: 3 });
     const write = (page: number, keys: Float32Array): void => {
       for (let slot = 0; slot < PAGE_TOKENS; slot++) memory.write(0, { keys, values: keys, first: slot, count: 1 }, { start: slot, pageTable: Int32Array.of(page) });
     };
     if (before !== null) write(2, before);
     pages.forEach((keys, page) => { write(page, keys); });
-    const statistics = memory.tensors[layerNames(0).statistics]!.data as Float32Array;
+    const statistics = memory.tensors[MEMORY_NAMES.statistics]!.data as Float32Array;
     return scores((page, logical) => {
-      const at = (page * LOGICAL_PAGES + logical) * 2 * headDim;
+      const at = (memory.rowOf(0, 0, page) * LOGICAL_PAGES + logical) * 2 * headDim;
       return { max: statistics.subarray(at, at + headDim), min: statistics.subarray(at + headDim, at + 2 * headDim) };
     });
   };

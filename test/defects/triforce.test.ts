@@ -57,7 +57,7 @@ describe('the pages that the middle level reads', () => {
     const rows: Float32Array[] = [];
     let numRuns = 0;
     const engine: Engine = {
-      spec: reference.spec, pages: reference.pages, forget: (id) => { reference.forget(id); }, close: () => reference.close(),
+      spec: reference.spec, pages: reference.pages, pageIds: reference.pageIds, release: (page, heads) => { reference.release(page, heads); }, forget: (id) => { reference.forget(id); }, close: () => reference.close(),
       // The release builds its cache once: what was picked is never given back, and picked again only if there is nothing.
       truncate: (sequence, length) => { if (!released) reference.truncate(sequence, length); },
       run: async (step) => {

@@ -5,7 +5,7 @@ import type { Chunk } from '../../engine/engine.ts';
 import type { PagePlan } from '../../kvcache/page-lists/page-list.ts';
 import { listOf } from './texts.ts';
 
-const geometry = { layers: 2, kvHeads: 1, vocab: 50, pages: 4 };
+const geometry = { layers: 2, kvHeads: 1, vocab: 50, pageIds: 4 };
 const plan = listOf([0, 1], 100);
 const chunk: Chunk = {
   phase: 'prefill',

@@ -85,10 +85,25 @@ export function pageListCases(name: string, create: (changes?: Partial<Attention
       }
     });
 
-    test('releases ever more, from the same page on', () => {
-      let last = policy.releasablePages(0);
+    test('never lists a page for a head that has passed it', () => {
+      for (const { start } of plans) {
+        const { from, to } = policy.passedPages(start);
+        const passed = new Set(pages.subarray(from, Math.max(from, to)));
+        if (to > from) expect(policy.passingHeads.length).toBeGreaterThan(0);
+        for (let later = start; later < start + 300; later += 13) {
+          for (const phase of phases) {
+            const plan = policy.plan(pages, later, 1, phase);
+            const read = [...policy.passingHeads].map((head) => plan.classes[plan.classOf[head]!]!).flatMap(({ fixed, candidates }) => [...fixed, ...candidates]);
+            expect(read.filter((page) => passed.has(page))).toEqual([]);
+          }
+        }
+      }
+    });
+
+    test.each(['releasablePages', 'passedPages'] as const)('names ever more %s, from the same page on', (name) => {
+      let last = policy[name](0);
       for (let start = 0; start < LONGEST; start += 50) {
-        const range = policy.releasablePages(start);
+        const range = policy[name](start);
         expect(range.from).toBe(last.from);
         expect(Math.max(range.from, range.to)).toBeGreaterThanOrEqual(Math.max(last.from, last.to));
         last = range;

@@ -103,6 +103,13 @@ describe('lserve lists', () => {
     expect([...plan.classes[1]!.fixed]).toEqual([0, 1, 26, 27, 28, 29, 30, 31].map(pageOf));
   });
 
+  test('leave to the retrieval heads what the streaming heads have passed', () => {
+    const lserve = policy({ attention: 'lserve', streamingHeads: 0.5 });
+    expect([...lserve.passingHeads]).toEqual([0, 1, 3]);
+    expect([lserve.passedPages(500), lserve.passedPages(2000)]).toEqual([{ from: 2, to: 2 }, { from: 2, to: 26 }]);
+    expect([...policy({ attention: 'lserve' }).passingHeads]).toEqual([]);
+  });
+
   test('select afresh in prefill, at every interval and at every page border', () => {
     const lserve = policy({ attention: 'lserve', selectionInterval: 24 });
     const selections = [1024, 1025, 1032, 1056, 1088].map((start) => lserve.plan(table(2000), start, 1, 'decode').selection);

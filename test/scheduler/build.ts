@@ -44,6 +44,8 @@ export function timed(engine: Engine, clock: Clock, msPerToken = 0.05): Engine {
   return {
     spec: engine.spec,
     pages: engine.pages,
+    pageIds: engine.pageIds,
+    release: (page, heads) => { engine.release(page, heads); },
     truncate: (sequence, length) => { engine.truncate(sequence, length); },
     forget: (id) => { engine.forget(id); },
     close: () => engine.close(),

@@ -14,7 +14,8 @@ const STOP = 299;
 const lserve: Partial<AttentionSettings> = { attention: 'lserve', tokenBudget: 320 };
 const policies: Partial<AttentionSettings>[] = [
   {}, { attention: 'streaming' }, { attention: 'streaming', renumberPositions: true }, lserve, lserve,
-  {}, {}, { ...lserve, selectionInterval: 100 }, { ...lserve, streamingHeads: 0.5 }, { ...lserve, sparsePrefill: false },
+  {}, {}, { ...lserve, selectionInterval: 100 }, { ...lserve, sparsePrefill: false },
+  { ...lserve, streamingHeads: 0.5 }, { ...lserve, streamingHeads: 0.5 }, { ...lserve, streamingHeads: 0.25, sparsePrefill: false }, { ...lserve, streamingHeads: 1 },
 ];
 
 const everywhere: Partial<SpeculationSettings>[] = [{ speculation: 'ngram' }];
@@ -127,12 +128,23 @@ class Schedule {
   }
 }
 
-/** What a request gives when nothing else runs, memory is plenty and chunks are large. */
+/** What a request gives when nothing else runs, memory is plenty, pages keep all their rows and chunks are large. */
 async function alone(each: GenerationRequest, engine: Engine): Promise<number[]> {
-  const quiet = bench({ engine, stepTokens: 4096 });
+  const quiet = bench({ engine: { ...timed(engine, { ms: 0 }), pageIds: engine.pages }, stepTokens: 4096 });
   quiet.submit({ ...each, choices: 1, deadlineMs: null, speculation: NO_SPECULATION });
   await quiet.finish();
   return quiet.tokensOf(each.id);
+}
+
+/** `engine`, counting the rows that pages lose before they are free. */
+function thinning<E extends Engine>(engine: E): { engine: E; rows: () => number } {
+  let rows = 0;
+  const release = engine.release.bind(engine);
+  engine.release = (page, heads) => {
+    rows += heads?.length ?? 0;
+    release(page, heads);
+  };
+  return { engine, rows: () => rows };
 }
 
 const engines = [
@@ -143,7 +155,8 @@ const engines = [
 
 test.each(engines)(`$steps random steps on the $name keep integrity, end every request once, and change no result (SCHEDULE_SEED=${SEED})`, async ({ steps, create }) => {
   const clock = { ms: 0 };
-  const busy = bench({ engine: timed(create(PAGES), clock), draftEngine: create(12), clock, maxSequences: 8, stepTokens: 256, targetGapMs: 12 });
+  const { engine, rows } = thinning(create(PAGES));
+  const busy = bench({ engine: timed(engine, clock), draftEngine: create(12), clock, maxSequences: 8, stepTokens: 256, targetGapMs: 12 });
   const schedule = new Schedule(busy, randomFrom(SEED));
   for (let step = 0; step < steps; step++) await schedule.step();
   await busy.finish();
@@ -177,9 +190,10 @@ test.each(engines)(`$steps random steps on the $name keep integrity, end every r
   const codes = new Set([...schedule.ends.values()].map((end) => (end.type === 'failed' ? end.code : end.reason)));
   console.log({
     seed: SEED, requests: schedule.requests.length, ended: schedule.ends.size, dropped: schedule.dropped.size, codes: [...codes],
-    drafted: sum('draftedTokens'), accepted: sum('acceptedTokens'), preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'),
+    drafted: sum('draftedTokens'), accepted: sum('acceptedTokens'), preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'), rows: rows(),
   });
   // The schedule must have been a hard one.
+  expect(rows()).toBeGreaterThan(500);
   expect(sum('preemptions')).toBeGreaterThan(10);
   expect(sum('recomputedTokens')).toBeGreaterThan(1000);
   expect(sum('prefixHitTokens')).toBeGreaterThan(5000);

@@ -77,6 +77,8 @@ function countingEngine(): { engine: Engine; longest: () => number } {
       headOrder: null, keysDependOnPromptLength: false, kvBytesPerToken: 1,
     },
     pages: 40,
+    pageIds: 40,
+    release: () => undefined,
     run: (step) => Promise.resolve({ logits: step.map(logitsOf), pagesRead: 0, pagesScored: 0 }),
     truncate: () => undefined,
     forget: () => undefined,

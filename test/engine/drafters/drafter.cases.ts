@@ -134,7 +134,7 @@ export function drafterCases(name: string, { create, alwaysDrafts }: DrafterCase
     test('without a page to spare it proposes something that needs none, or nothing', async () => {
       const text = await written(0);
       const takers = [bench.target, bench.draftModel].map(({ kv }) => {
-        const pages = kv.open(kv.match('taker', new Int32Array(0), 64));
+        const pages = kv.open(kv.match('taker', new Int32Array(0), { spanTokens: 64, passingHeads: new Int32Array(0), passedPages: () => ({ from: 0, to: 0 }) }));
         expect(kv.reserve(pages, POOL_PAGES * 64)).toBe(true);
         return () => { kv.release(pages); };
       });

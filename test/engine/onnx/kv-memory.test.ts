@@ -1,10 +1,10 @@
 // Page statistics of the CPU engine: right for any order of writing, and bounds of every score.
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { layerNames, STATISTICS_OFFSET } from '../../../engine/onnx/graph-interface.ts';
+import { MEMORY_NAMES, STATISTICS_OFFSET } from '../../../engine/onnx/graph-interface.ts';
 import { KvMemory } from '../../../engine/onnx/kv-memory.ts';
 
-const geometry = { layers: 1, kvHeads: 2, headDim: 8, precision: 'int8', pages: 3 } as const;
+const geometry = { layers: 1, kvHeads: 2, headDim: 8, precision: 'int8', pages: 3, ids: 12 } as const;
 const width = geometry.kvHeads * geometry.headDim;
 const int8 = fc.integer({ min: -127, max: 127 });
 
@@ -30,12 +30,12 @@ test('the bound of a logical page is at least every score in it, whatever the pa
       const count = Math.min(chunkTokens, tokens - first);
       memory.write(0, { keys, values: keys, first, count }, { start: first, pageTable: Int32Array.of(1) });
     }
-    const statistics = memory.tensors[layerNames(0).statistics]!.data as Uint8Array;
+    const statistics = memory.tensors[MEMORY_NAMES.statistics]!.data as Uint8Array;
     for (let token = 0; token < tokens; token++) {
       for (let head = 0; head < geometry.kvHeads; head++) {
         const from = (token * geometry.kvHeads + head) * geometry.headDim;
         const score = q.reduce((sum, value, c) => sum + value * keys[from + c]!, 0);
-        expect(bound(statistics, 1 * geometry.kvHeads + head, Math.floor(token / 16), q)).toBeGreaterThanOrEqual(score);
+        expect(bound(statistics, memory.rowOf(0, head, 1), Math.floor(token / 16), q)).toBeGreaterThanOrEqual(score);
       }
     }
   }));
@@ -46,7 +46,7 @@ test('statistics are the bounds exactly: they do not remember poison', () => {
   memory.poison(0, 127);
   const keys = new Int8Array(3 * width).map((_, i) => (i % 2 === 0 ? 5 : -7));
   memory.write(0, { keys, values: keys, first: 0, count: 3 }, { start: 16, pageTable: Int32Array.of(0) });
-  const statistics = memory.tensors[layerNames(0).statistics]!.data as Uint8Array;
+  const statistics = memory.tensors[MEMORY_NAMES.statistics]!.data as Uint8Array;
   const second = 1 * 2 * geometry.headDim;
   expect([...statistics.subarray(second, second + 4)]).toEqual([133, 121, 133, 121]);
 });
@@ -58,11 +58,15 @@ test('turning a page forward and back gives its keys again, within rounding', ()
   const frequencies = Float64Array.of(1, 0.1, 0.01, 0.001);
   memory.copyRotated({ from: 0, to: 1, delta: 1000, frequencies });
   memory.copyRotated({ from: 1, to: 2, delta: -1000, frequencies });
-  const pool = memory.tensors[layerNames(0).keys]!.data as Int8Array;
-  const size = 64 * width;
-  const differences = Array.from(pool.subarray(0, size), (key, i) => Math.abs(key - pool[2 * size + i]!));
-  expect(Math.max(...differences)).toBeLessThanOrEqual(2);
-  expect(pool.subarray(size, 2 * size)).not.toEqual(pool.subarray(0, size));
+  const pool = memory.tensors[MEMORY_NAMES.keys]!.data as Int8Array;
+  const size = 64 * geometry.headDim;
+  const keysOf = (page: number): Int8Array => {
+    const rows = [0, 1].map((head) => memory.rowOf(0, head, page));
+    return Int8Array.from(rows.flatMap((row) => [...pool.subarray(row * size, (row + 1) * size)]));
+  };
+  const [own, turned, back] = [0, 1, 2].map(keysOf) as [Int8Array, Int8Array, Int8Array];
+  expect(Math.max(...own.map((key, i) => Math.abs(key - back[i]!)))).toBeLessThanOrEqual(2);
+  expect(turned).not.toEqual(own);
 });
 
 test('keys written after a truncation count as if the forgotten ones had never been', () => {

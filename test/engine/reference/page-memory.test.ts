@@ -33,8 +33,22 @@ describe('page memory', () => {
 
   test('is poisoned until it is written', () => {
     const memory = new PageMemory(shape, 1);
+    expect(() => memory.key({ layer: 0, head: 0, page: 0, slot: 5 })).toThrow('page 0 is read by head 0, which has no row there');
+    memory.write({ layer: 0, head: 0, page: 0, slot: 0 }, new Float64Array(4), new Float64Array(4));
     expect(memory.key({ layer: 0, head: 0, page: 0, slot: 5 }).every(Number.isNaN)).toBe(true);
-    expect(memory.statistics({ layer: 0, head: 0, page: 0, slot: 5 }).minimum.every(Number.isNaN)).toBe(true);
+    expect(memory.statistics({ layer: 0, head: 0, page: 0, slot: 16 }).minimum.every(Number.isNaN)).toBe(true);
+  });
+
+  test('gives the rows of released heads to other pages, poisoned', () => {
+    const memory = new PageMemory(shape, 1);
+    const at = { layer: 1, head: 0, page: 0, slot: 0 };
+    for (const layer of [0, 1]) for (const head of [0, 1]) memory.write({ layer, head, page: 0, slot: 0 }, new Float64Array(4).fill(2 * layer + head), new Float64Array(4));
+    memory.release(0, Int32Array.of(0, 3));
+    expect(() => memory.key({ ...at, layer: 0 })).toThrow('no row');
+    expect([...memory.key(at)]).toEqual([2, 2, 2, 2]);
+    memory.release(0, null);
+    memory.write({ layer: 0, head: 0, page: 3, slot: 1 }, new Float64Array(4), new Float64Array(4));
+    for (const layer of [0, 1]) expect(memory.key({ ...at, layer, page: 3 }).every(Number.isNaN)).toBe(true);
   });
 
   test('statistics are the extremes of each 16 keys, also when the page is used again', () => {
