@@ -10,7 +10,7 @@ export function registerEngineGauges(registry: Registry, engine: EngineClient): 
   const gauges: readonly (readonly [name: string, help: string, read: () => number])[] = [
     ['vllm:num_requests_running', 'Sequences in prefill or decode.', () => engine.gauges.runningSequences],
     ['vllm:num_requests_waiting', 'Sequences that wait.', () => engine.gauges.waitingSequences],
-    ['vllm:kv_cache_usage_perc', 'Share (0 to 1) of KV pages held by live sequences.', () => engine.gauges.pagesHeld / Math.max(1, engine.gauges.pagesTotal)],
+    ['vllm:kv_cache_usage_perc', 'Share (0 to 1) of KV memory held by live sequences.', () => engine.gauges.pagesHeld / Math.max(1, engine.gauges.pagesTotal)],
     ['longspan:prefill_backlog_tokens', 'Prompt tokens of running and waiting sequences still to be computed.', () => engine.gauges.prefillBacklogTokens],
     ['longspan:prefill_tokens_per_second', 'Prefill speed, moving average.', () => engine.gauges.prefillTokensPerSecond],
     ['longspan:decode_step_seconds', 'Duration of a decode step, moving average.', () => engine.gauges.decodeStepMs / 1000],
@@ -28,7 +28,7 @@ export function registerEngineGauges(registry: Registry, engine: EngineClient): 
 function registerPages(registry: Registry, engine: EngineClient): void {
   new Gauge({
     name: 'longspan:pages',
-    help: 'Pages of KV memory: held by live sequences, kept by the prefix cache only, free.',
+    help: 'KV memory in pages of 64 tokens of all KV heads: held by live sequences, kept by the prefix cache only, free. Pages of which some heads have let go count in part.',
     labelNames: ['state'],
     registers: [registry],
     collect() {

@@ -107,7 +107,7 @@ export class KvMemory {
     }
   }
 
-  /** The keys of one page, as they are stored: a view. [64, headDim] */
+  /** The keys of one head in one page, as they are stored: a view. [64, headDim] */
   keysOf(layer: number, kvHead: number, page: number): Stored {
     const size = PAGE_TOKENS * this.#headDim;
     const row = this.rowOf(layer, kvHead, page);

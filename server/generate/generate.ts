@@ -98,7 +98,7 @@ function checkPrompts({ model, engine }: Services, { call, settings, prompts, vo
   return prompts.map(({ ids, text }) => {
     if (text === null) checkVocabulary(ids, vocab, call.prompts.noun);
     const maxTokens = checkedMaxTokens({
-      promptTokens: ids.length, maxTokens: call.maxTokens, attention: settings.attention.attention,
+      promptTokens: ids.length, maxTokens: call.maxTokens, attention: settings.attention,
       contextLength: model.contextLength, kvTokens: engine.kvTokens, noun: call.prompts.noun,
     });
     if (settings.minTokens > maxTokens) throw apiError('integer_above_max_value', { param: 'min_tokens', limit: maxTokens, got: settings.minTokens });

@@ -10,7 +10,7 @@ export interface LengthQuestion {
   readonly promptTokens: number;
   /** null: as many as the context leaves. */
   readonly maxTokens: number | null;
-  readonly attention: AttentionSettings['attention'];
+  readonly attention: Pick<AttentionSettings, 'attention' | 'streamingHeads'>;
   readonly contextLength: number;
   readonly kvTokens: number;
   /** What the prompt is called in messages to the client, and the parameter it came in. */
@@ -25,7 +25,7 @@ const STREAMING_DEFAULT_TOKENS = 1024;
  * longer than the context. Throws context_length_exceeded, kv_capacity or invalid_value (empty prompt).
  */
 export function checkedMaxTokens(question: LengthQuestion): number {
-  const { promptTokens, attention, contextLength, noun } = question;
+  const { promptTokens, attention: { attention }, contextLength, noun } = question;
   if (promptTokens === 0) throw apiError('invalid_value', { param: noun, reason: 'it has no tokens.' });
   if (attention === 'streaming') return endless(question);
   const maxTokens = within(question, contextLength, Math.max(contextLength - promptTokens, 1));
@@ -59,7 +59,8 @@ function tooLong(param: string, limit: number, reason: string): Error {
   return apiError('context_length_exceeded', { limit, reason }, { param });
 }
 
-function checkKvCapacity({ promptTokens, kvTokens, noun }: LengthQuestion): void {
-  if (promptTokens <= kvTokens) return;
+/** Where some heads keep a window only, the engine alone can say what fits. */
+function checkKvCapacity({ promptTokens, attention, kvTokens, noun }: LengthQuestion): void {
+  if (promptTokens <= kvTokens || (attention.attention === 'lserve' && attention.streamingHeads > 0)) return;
   throw apiError('kv_capacity', { reason: `the ${noun} resulted in ${promptTokens} tokens, and the KV memory holds ${kvTokens}.` }, { param: noun });
 }

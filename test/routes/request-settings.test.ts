@@ -93,7 +93,7 @@ test.each([
   expect(() => requestSettings(body, context)).toThrow(message);
 });
 
-const question: LengthQuestion = { promptTokens: 10, maxTokens: null, attention: 'dense', contextLength: 100, kvTokens: 1000, noun: 'messages' };
+const question: LengthQuestion = { promptTokens: 10, maxTokens: null, attention: { attention: 'dense', streamingHeads: 0 }, contextLength: 100, kvTokens: 1000, noun: 'messages' };
 
 test('without max_tokens an answer may fill the context', () => {
   expect(checkedMaxTokens(question)).toBe(90);
@@ -115,7 +115,7 @@ test('sinks that have to move are bounded, others are not', () => {
 });
 
 test('streaming attention may go past the context, up to its own bound', () => {
-  const streaming = { ...question, attention: 'streaming' } as const;
+  const streaming: LengthQuestion = { ...question, attention: { attention: 'streaming', streamingHeads: 0 } };
   expect(checkedMaxTokens({ ...streaming, promptTokens: 500, maxTokens: 5_000_000 })).toBe(5_000_000);
   expect(checkedMaxTokens({ ...streaming, promptTokens: 500 })).toBeGreaterThan(0);
   expect(checkedMaxTokens({ ...streaming, promptTokens: 500, maxTokens: 10_000_000 })).toBe(10_000_000);
@@ -124,6 +124,12 @@ test('streaming attention may go past the context, up to its own bound', () => {
 
 test('a prompt that can never fit the KV memory is refused before the stream begins', () => {
   expect(() => checkedMaxTokens({ ...question, promptTokens: 50, kvTokens: 40 })).toThrow(/50 tokens, and the KV memory holds 40/);
+});
+
+test('where some heads keep a window only, the engine says what fits', () => {
+  const half = { attention: 'lserve', streamingHeads: 0.5 } as const;
+  expect(checkedMaxTokens({ ...question, attention: half, promptTokens: 50, kvTokens: 40 })).toBe(50);
+  expect(() => checkedMaxTokens({ ...question, attention: { ...half, streamingHeads: 0 }, promptTokens: 50, kvTokens: 40 })).toThrow(/KV memory holds 40/);
 });
 
 test('an empty prompt is refused', () => {
