@@ -36,6 +36,16 @@ export class PageRows {
     return row;
   }
 
+  /** The rows of many pages at once, to target[at..]. Throws as `of` does. */
+  fill(target: Int32Array, at: number, { pages, head }: { pages: Int32Array; head: number }): void {
+    const rows = this.#rows;
+    const heads = this.#heads;
+    for (let i = 0; i < pages.length; i++) {
+      const row = rows[pages[i]! * heads + head]! - 1;
+      target[at + i] = row < 0 ? this.of(pages[i]!, head) : row;
+    }
+  }
+
   has(page: number, head: number): boolean {
     return this.#rows[page * this.#heads + head]! > 0;
   }

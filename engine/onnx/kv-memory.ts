@@ -81,6 +81,11 @@ export class KvMemory {
     return this.#rows.of(page, layer * this.kvHeads + kvHead);
   }
 
+  /** The rows that a head has in these pages, to target[at..]. */
+  fillRows(target: Int32Array, at: number, { layer, kvHead, pages }: { layer: number; kvHead: number; pages: Int32Array }): void {
+    this.#rows.fill(target, at, { pages, head: layer * this.kvHeads + kvHead });
+  }
+
   /** The rows of these heads (layer * kvHeads + head) of a page are free, or all of it (null). */
   release(page: number, heads: Int32Array | null): void {
     this.#rows.release(page, heads);

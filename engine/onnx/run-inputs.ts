@@ -53,7 +53,7 @@ export interface RunInputsOptions {
   readonly spec: ModelSpec;
   readonly precision: OnnxPrecision;
   readonly rope: Rope;
-  readonly memory: Pick<KvMemory, 'rowOf'>;
+  readonly memory: Pick<KvMemory, 'fillRows'>;
   readonly picked: PickedPages;
   readonly rotated: RotatedPages;
 }
@@ -63,7 +63,7 @@ export class RunInputs {
   /** The int8 graph tells decode chunks from prefill. */
   readonly #hasSteps: boolean;
   readonly #rope: Rope;
-  readonly #memory: Pick<KvMemory, 'rowOf'>;
+  readonly #memory: Pick<KvMemory, 'fillRows'>;
   readonly #picked: PickedPages;
   readonly #rotated: RotatedPages;
 
@@ -111,7 +111,8 @@ export class RunInputs {
         const plan = chunk.attention.classes[chunk.attention.classOf[layer * kvHeads + head]!]!;
         const selects = plan.pick > 0 && c < run.numSelecting;
         const picked = plan.pick > 0 && !selects ? this.#picked.get(chunk.sequenceId, layer * numLists + list, plan.pick) : null;
-        return { rowOf: (page) => this.#memory.rowOf(layer, head, page), plan, fixed: fixed.of(chunk, plan), picked, selects };
+        const fillRows: ListItem['fillRows'] = (target, at, pages) => { this.#memory.fillRows(target, at, { layer, kvHead: head, pages }); };
+        return { fillRows, plan, fixed: fixed.of(chunk, plan), picked, selects };
       }),
     );
   }

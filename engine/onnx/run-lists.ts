@@ -7,8 +7,8 @@ import type { PagePlan } from '../../kvcache/page-lists/page-list.ts';
 
 /** One list: what one KV head reads for one chunk. */
 export interface ListItem {
-  /** Row of memory that the head has in a page. */
-  readonly rowOf: (page: number) => number;
+  /** Writes the rows of memory that the head has in the pages to target[at..]. */
+  readonly fillRows: (target: Int32Array, at: number, pages: Int32Array) => void;
   readonly plan: PagePlan;
   /** Page ids of plan.fixed, rotated copies in place of shifted pages. */
   readonly fixed: Int32Array;
@@ -84,14 +84,14 @@ function numGiven({ picked, fixed }: ListItem): number {
 }
 
 /** Picked rows first: the last entry of a list is its partial page. Returns the offset behind them. */
-function writeGiven(rows: Int32Array, offset: number, { picked, fixed, rowOf }: ListItem): number {
+function writeGiven(rows: Int32Array, offset: number, { picked, fixed, fillRows }: ListItem): number {
   let at = offset;
   if (picked !== null) {
     rows.set(picked, at);
     at += picked.length;
   }
-  for (const page of fixed) rows[at++] = rowOf(page);
-  return at;
+  fillRows(rows, at, fixed);
+  return at + fixed.length;
 }
 
 function candidateRows(items: readonly ListItem[], selected: Int32Array, pick: number) {
@@ -99,12 +99,10 @@ function candidateRows(items: readonly ListItem[], selected: Int32Array, pick: n
   const candidates = new Int32Array(selected.length * numCandidates);
   const bias = new Float32Array(candidates.length).fill(PADDING_BIAS);
   selected.forEach((index, s) => {
-    const { plan, rowOf, selects } = items[index]!;
+    const { plan: { candidates: pages }, fillRows, selects } = items[index]!;
     if (!selects) return;
-    plan.candidates.forEach((page, c) => {
-      candidates[s * numCandidates + c] = rowOf(page);
-      bias[s * numCandidates + c] = 0;
-    });
+    fillRows(candidates, s * numCandidates, pages);
+    bias.fill(0, s * numCandidates, s * numCandidates + pages.length);
   });
   return { candidates, numCandidates, bias };
 }

@@ -1,4 +1,5 @@
 // From options to an engine, and the sentences that an operator reads when there is none.
+import { constants } from 'node:buffer';
 import { copyFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -50,6 +51,12 @@ describe('KV memory that is not given', () => {
   test('holds more for the fake engine, whose pages cost nothing', async () => {
     expect(await pages({ engine: 'fake' })).toBe(65_536);
   });
+});
+
+test('more KV memory than one array can hold is refused', async () => {
+  const most = constants.MAX_LENGTH / (2 * 2 * 64 * 16) - 256;
+  await expect(createEngine({ ...options, engine: 'onnx', kvTokens: 2 ** 50 })).rejects.toThrow(
+    new UnsupportedModelError(`KV memory of ${2 ** 50} tokens is more than the engine can have for this model: ${Math.floor(most) * 64}.`));
 });
 
 test('the fake engine takes the context that is asked for, else a million tokens', async () => {
