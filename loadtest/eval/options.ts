@@ -77,7 +77,7 @@ export function parseEvalOptions(argv: readonly string[]): EvalOptions | null {
   return {
     baseUrl: values['base-url'] ?? null,
     serverFlags: serverFlags(values, Math.max(...lengths)),
-    precision: values['base-url'] === undefined ? values.precision : 'server',
+    precision: nameOfServer(values),
     tasks: listOf('--tasks', values.tasks, [...TASKS, 'perplexity']),
     modes: listOf('--modes', values.modes, ['answer', 'inside']) as TaskRecord['mode'][],
     rows, lengths, documentsAt: (length) => documents ?? DOCUMENTS[length] ?? DEFAULT_DOCUMENTS,
@@ -91,6 +91,11 @@ export function parseEvalOptions(argv: readonly string[]): EvalOptions | null {
 }
 
 type Values = ReturnType<typeof parseArgs<{ options: typeof FLAGS }>>['values'];
+
+function nameOfServer({ 'base-url': baseUrl, engine, precision }: Values): string {
+  if (baseUrl !== undefined) return 'server';
+  return engine === undefined ? precision : `${precision} on ${engine}`;
+}
 
 /** KV memory for two of the longest texts, so that questions find their document in the prefix cache. */
 function serverFlags(values: Values, longest: number): string[] {
