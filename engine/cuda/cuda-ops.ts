@@ -274,7 +274,8 @@ export class CudaOps implements Ops<CudaValue> {
     const partials = workspace.get('partials', splits === 1 ? 1 : units * kvHeads * splits * 64 * (pad + 4) * 4);
     const counters = workspace.get('counters', units * kvHeads * 4, { cleared: true });
     kernels.get('attend').launch(
-      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad },
+      // Begun early, its one wave of blocks lands unevenly: long lists take a tenth longer, short ones gain nothing.
+      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad, early: false },
       q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('units'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(), partials, counters,
       layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));

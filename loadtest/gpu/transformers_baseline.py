@@ -20,8 +20,9 @@ SHAPE = dict(
 
 
 def milliseconds(work, repeats):
-    """Median of `repeats` calls by device events, one call before them to warm up."""
-    work()
+    """Median of `repeats` calls by device events, one call before them to warm up; of one call that takes long, itself."""
+    if repeats > 1:
+        work()
     times = []
     for _ in range(repeats):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -103,7 +104,7 @@ def main():
     model = random_model()
     lengths = [int(length) for length in options.lengths.split(",")]
     work = [({"work": "decode", "tokens": n, "batch": batch}, lambda n=n, batch=batch: decode(model, n, batch, 10)) for n in lengths for batch in (1, 8)]
-    work += [({"work": "prefill", "tokens": n, "batch": 1}, lambda n=n: prefill(model, n, 3 if n <= 8192 else 1)) for n in lengths]
+    work += [({"work": "prefill", "tokens": n, "batch": 1}, lambda n=n: prefill(model, n, 3 if n <= 32768 else 1)) for n in lengths]
     rows = []
     for row, measure in work:
         if time.monotonic() - began > options.seconds:

@@ -128,8 +128,8 @@ pick(const float* scores, int maxCandidates, const int* scoreUnits, const int* c
   const Chunk chunk = readChunk(chunks, scoreUnits[unit]);
   const List list = readList(lists, classOf, chunk, layer * kvHeads + head / group);
   if (chunk.fresh == 0 || list.pick == 0 || (list.perQueryHead == 0 && head % group != 0)) return awaitInputs();
-  awaitInputs();
   letNextBegin();
+  awaitInputs();
   const int* candidates = entries + list.candidates;
   int* to = selection + selectionOffset(chunk.pickSlot, layer, layers, head, kvHeads * group, maxPick);
   if (list.pick == list.numCandidates) {

@@ -145,9 +145,8 @@ rope_write(element* qkv, int rowStride, const element* bias, const element* qNor
   const int4 run = *(const int4*)(runs + blockIdx.x * 4);
   const int firstRow = run.x, count = run.y, tail = run.w;
   if (count == 0) return awaitInputs();
-  // In this order: attention begins when the product ahead has left the multiprocessors, and so spreads evenly over them.
-  awaitInputs();
   letNextBegin();
+  awaitInputs();
   const int page = run.z / PAGE_TOKENS, slot = run.z % PAGE_TOKENS;
   const int kvHead = blockIdx.y, heads = kvHeads * group;
   __shared__ alignas(16) element logical[LOGICAL_TOKENS * HEAD_DIM];
