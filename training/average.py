@@ -1,9 +1,9 @@
-"""The mean of two checkpoints' weights (Wortsman et al., 2022, "Model soups"), tensor by tensor. For a checkpoint and
-one that was trained on from it: the mean keeps most of what either does better. Needs no PyTorch.
+"""The mean of checkpoints' weights (Wortsman et al., 2022, "Model soups"), tensor by tensor. For a checkpoint and those
+that were trained on from it: the mean keeps most of what each does better. Needs no PyTorch.
 
-    python3 training/average.py --first FOLDER --second FOLDER --share 0.5 --out FOLDER
+    python3 training/average.py --of FOLDER FOLDER [...] --shares 0.5 0.5 [...] --out FOLDER
 
---share is the second's. Folders hold model.safetensors (float16); config.json is copied from the first.
+Folders hold model.safetensors (float16); config.json is copied from the first.
 """
 import argparse
 import json
@@ -26,26 +26,27 @@ def read(folder):
     return content[:8 + size], header, np.frombuffer(content[8 + size:], np.float16)
 
 
-def average(first, second, share):
-    """[n] and [n] -> [n], all float16; the mean itself in float32"""
-    return (first.astype(np.float32) * (1 - share) + second.astype(np.float32) * share).astype(np.float16)
+def average(weights, shares):
+    """Each [n] -> [n], all float16; the mean itself in float32"""
+    return sum(one.astype(np.float32) * share for one, share in zip(weights, shares)).astype(np.float16)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--first", required=True)
-    parser.add_argument("--second", required=True)
-    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--of", nargs="+", required=True)
+    parser.add_argument("--shares", nargs="+", type=float, help="one for each folder, 1 in all; equal ones unless given")
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
-    head, header, first = read(options.first)
-    _, second_header, second = read(options.second)
-    if header != second_header:
-        raise SystemExit("the two differ in their tensors, or in the order of them")
+    shares = options.shares or [1 / len(options.of)] * len(options.of)
+    if len(shares) != len(options.of) or abs(sum(shares) - 1) > 1e-6:
+        raise SystemExit("as many shares as folders, 1 in all")
+    heads, headers, weights = zip(*map(read, options.of))
+    if any(header != headers[0] for header in headers):
+        raise SystemExit("they differ in their tensors, or in the order of them")
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "model.safetensors").write_bytes(head + average(first, second, options.share).tobytes())
-    shutil.copyfile(Path(options.first) / "config.json", out / "config.json")
+    (out / "model.safetensors").write_bytes(heads[0] + average(weights, shares).tobytes())
+    shutil.copyfile(Path(options.of[0]) / "config.json", out / "config.json")
 
 
 if __name__ == "__main__":

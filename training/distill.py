@@ -1,5 +1,6 @@
 """Trains the drafter: a small model that says what the target would say next, from books and from the target's own
-texts. Its loss is the cross entropy with the target's distribution, since what counts is how often the target accepts.
+texts. Its loss is the cross entropy with the target's distribution, half of it with that distribution sharpened: what counts
+is how often the target accepts, and at temperature 0 it accepts the likeliest token alone.
 
     python3 training/distill.py --corpus CORPUS --tokenizer TOKENIZER.json --work DIR --from DIR/full.pt
 """
@@ -12,12 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from corpus import Corpus, read_books, read_tokenizer
-from model import DRAFTER, TARGET, Decoder
+from model import DEVICE, DRAFTER, TARGET, Decoder, load_weights
 from optimizer import Optimizers
 
 LENGTH, BATCH, STEPS = 512, 128, 4000
 # Share of the batches that the target has written itself.
 OWN_SHARE = 0.3
+# The sharpened distribution is that of this temperature.
+SHARP = 0.4
 OWN_LENGTH, OWN_BATCH, OWN_ROUNDS = 128, 768, 8
 
 
@@ -27,9 +30,9 @@ def own_texts(target, corpus, rng):
     texts = []
     for round_ in range(OWN_ROUNDS):
         starts = rng.integers(0, len(corpus.ids) - OWN_LENGTH, OWN_BATCH)
-        ids = torch.from_numpy(np.stack([corpus.ids[s:s + OWN_LENGTH // 2] for s in starts]).astype(np.int64)).cuda()
+        ids = torch.from_numpy(np.stack([corpus.ids[s:s + OWN_LENGTH // 2] for s in starts]).astype(np.int64)).to(DEVICE)
         while ids.shape[1] < OWN_LENGTH:
-            with torch.autocast("cuda", torch.bfloat16):
+            with torch.autocast(DEVICE, torch.bfloat16):
                 logits = target.logits(target.hidden(ids)[:, -1]).float()
             drawn = torch.multinomial(torch.softmax(logits / 0.7, -1), 1)
             ids = torch.cat([ids, logits.argmax(-1, keepdim=True) if round_ % 2 else drawn], 1)
@@ -37,12 +40,14 @@ def own_texts(target, corpus, rng):
     return torch.cat(texts)
 
 
-def distillation_loss(drafter, target, ids):
-    with torch.autocast("cuda", torch.bfloat16):
-        with torch.no_grad():
-            wanted = torch.softmax(target.logits(target.hidden(ids)).float(), -1)
-        logits = drafter.logits(drafter.hidden(ids)).float()
-    return -(wanted * torch.log_softmax(logits, -1)).sum(-1).mean()
+def expected(target, ids):
+    """The target's distribution and its sharpened form, and the mean of both. -> [batch, tokens, VOCAB]"""
+    logits = target.logits(target.hidden(ids)).float()
+    return ((torch.softmax(logits, -1) + torch.softmax(logits / SHARP, -1)) / 2).bfloat16()
+
+
+def cross_entropy(drafter, ids, wanted):
+    return -(wanted * torch.log_softmax(drafter.logits(drafter.hidden(ids)).float(), -1)).sum(-1).mean()
 
 
 @torch.no_grad()
@@ -51,8 +56,8 @@ def acceptance(drafter, target, texts):
     drafter.eval()
     same = overlap = count = 0
     for ids in texts:
-        ids = torch.tensor(ids[:2048 // LENGTH * LENGTH], device="cuda").view(-1, LENGTH)
-        with torch.autocast("cuda", torch.bfloat16):
+        ids = torch.tensor(ids[:2048 // LENGTH * LENGTH], device=DEVICE).view(-1, LENGTH)
+        with torch.autocast(DEVICE, torch.bfloat16):
             p = torch.softmax(target.logits(target.hidden(ids)).float(), -1)
             q = torch.softmax(drafter.logits(drafter.hidden(ids)).float(), -1)
         same += (p.argmax(-1) == q.argmax(-1)).sum().item()
@@ -66,9 +71,13 @@ def main():
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--work", required=True)
-    parser.add_argument("--from", dest="source", required=True)
+    parser.add_argument("--from", dest="source", required=True, help="the target: a checkpoint, or a folder of exported weights")
+    parser.add_argument("--begin", help="the same of a drafter to begin from")
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--until", type=float, default=float("inf"), help="like --seconds, but a time of the clock (of Unix)")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = parser.parse_args()
     torch.manual_seed(4)
     torch.set_float32_matmul_precision("high")
@@ -76,26 +85,34 @@ def main():
     tokenizer = read_tokenizer(options.tokenizer)
     corpus = Corpus(read_books(f"{options.corpus}/books.jsonl.xz"), tokenizer, f"{options.work}/books.npy")
     held_out = [ids for text in read_books(f"{options.corpus}/heldout.jsonl.xz") if len(ids := tokenizer.encode(text, add_special_tokens=False).ids) >= 2048]
-    target = Decoder(TARGET).cuda().eval()
-    target.load_state_dict(torch.load(options.source, map_location="cuda", weights_only=False)["model"])
+    target = Decoder(TARGET).to(DEVICE).eval()
+    load_weights(target, options.source)
     started = time.time()
-    own = own_texts(target, corpus, rng)
+    seconds = min(options.seconds, options.until - started)
+    compiled = lambda function: torch.compile(function, dynamic=False) if options.compile else function
+    expect, loss_of = compiled(expected), compiled(cross_entropy)
+    own = own_texts(target, corpus, rng).view(-1, LENGTH)  # Several in a row, so that all batches have one shape.
     print(f"{own.numel()} tokens of the target's own after {time.time() - started:.0f} s", flush=True)
-    drafter = Decoder(DRAFTER).cuda().train()
+    drafter = Decoder(DRAFTER).to(DEVICE).train()
+    if options.begin:
+        load_weights(drafter, options.begin)
     print(f"drafter of {sum(weight.numel() for weight in drafter.parameters()) / 1e6:.2f} million parameters", flush=True)
     optimizers = Optimizers(drafter, matrix_decay=0.02)
-    books = torch.from_numpy(corpus.ids.astype(np.int32)).cuda()
+    books = torch.from_numpy(corpus.ids.astype(np.int32)).to(DEVICE)
     for step in range(options.steps):
         if rng.random() < OWN_SHARE:
-            ids = own[torch.from_numpy(rng.integers(0, len(own), BATCH * LENGTH // OWN_LENGTH)).cuda()]
+            ids = own[torch.from_numpy(rng.integers(0, len(own), BATCH)).to(DEVICE)]
         else:
-            starts = torch.from_numpy(rng.integers(0, len(books) - LENGTH, BATCH)).cuda()
-            ids = books[starts[:, None] + torch.arange(LENGTH, device="cuda")].long()
-        loss = distillation_loss(drafter, target, ids)
+            starts = torch.from_numpy(rng.integers(0, len(books) - LENGTH, BATCH)).to(DEVICE)
+            ids = books[starts[:, None] + torch.arange(LENGTH, device=DEVICE)].long()
+        with torch.autocast(DEVICE, torch.bfloat16):
+            with torch.no_grad():
+                wanted = expect(target, ids)
+            loss = loss_of(drafter, ids, wanted)
         loss.backward()
-        progress = max((step + 1) / options.steps, (time.time() - started) / options.seconds)
-        optimizers.step(min(1, (step + 1) / 50) * max(0.0, 1 - max(0.0, progress - 0.3) / 0.7))
-        if (step + 1) % max(1, options.steps // 8) == 0 or progress >= 1:
+        progress = max((step + 1) / options.steps, (time.time() - started) / seconds)
+        optimizers.step(options.rate * min(1, (step + 1) / 50) * max(0.0, 1 - max(0.0, progress - 0.3) / 0.7))
+        if (step + 1) % 250 == 0 or progress >= 1:
             same, overlap = acceptance(drafter, target, held_out)
             drafter.train()
             print(f"step {step + 1} loss {loss.item():.3f} held-out: greedy acceptance {same:.3f}, 1 - total variation {overlap:.3f}", flush=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from corpus import END_OF_TEXT, TURN_END, Corpus, read_books, read_tokenizer
-from model import TARGET, Decoder
+from model import DEVICE, TARGET, Decoder, load_weights
 from tasks import Tasks, listed
 from words import ADJECTIVES, ALL_KEYS, ALL_VALUES, INTRODUCTIONS, NEEDLES, NOUNS, TRACKING_INTRODUCTION, TRACKING_QUESTION
 
@@ -23,15 +23,16 @@ PROMPTS = [
 
 
 @torch.no_grad()
-def held_out_bits(model, texts):
-    """texts: (ids, tokenizer). Bits a byte over the first ids of each book, read from its beginning."""
+def held_out_bits(model, texts, window=8192):
+    """texts: (ids, tokenizer). Bits a byte over the first ids of each book, read from its beginning, or from that of each window."""
     model.eval()
     nats = num_bytes = 0
     for ids, tokenizer in texts:
-        tensor = torch.tensor(ids, device="cuda")[None]
-        with torch.autocast("cuda", torch.bfloat16):
-            logits = model.logits(model.hidden(tensor[:, :-1]))
-        nats += F.cross_entropy(logits.float()[0], tensor[0, 1:], reduction="sum").item()
+        for first in range(0, len(ids) - 1, window):
+            tensor = torch.tensor(ids[first:first + window + 1], device=DEVICE)[None]
+            with torch.autocast(DEVICE, torch.bfloat16):
+                logits = model.logits(model.hidden(tensor[:, :-1]))
+            nats += F.cross_entropy(logits.float()[0], tensor[0, 1:], reduction="sum").item()
         num_bytes += len(tokenizer.decode(ids[1:]).encode())
     return nats / math.log(2) / num_bytes
 
@@ -81,8 +82,8 @@ def share_right(model, questions, kind, length, count):
     right = 0
     for i in range(count):
         prompt, answer = questions.make(kind, length, 10**9 + 7 * i + length)
-        ids = torch.tensor([prompt + answer], device="cuda")
-        with torch.autocast("cuda", torch.bfloat16):
+        ids = torch.tensor([prompt + answer], device=DEVICE)
+        with torch.autocast(DEVICE, torch.bfloat16):
             predicted = model.logits(model.hidden(ids)[0, len(prompt) - 1:-1]).argmax(-1).tolist()
         right += predicted == answer
     return right / count
@@ -93,8 +94,8 @@ def talk(model, tasks, said, temperature=0.7, most=120):
     model.eval()
     prompt, answer = tasks.prompt(tasks.encode(said)), []
     for _ in range(most):
-        with torch.autocast("cuda", torch.bfloat16):
-            logits = model.logits(model.hidden(torch.tensor([prompt + answer], device="cuda"))[0, -1]).float()
+        with torch.autocast(DEVICE, torch.bfloat16):
+            logits = model.logits(model.hidden(torch.tensor([prompt + answer], device=DEVICE))[0, -1]).float()
         token = int(torch.multinomial(torch.softmax(logits / temperature, -1), 1))
         if token in (TURN_END, END_OF_TEXT):
             break
@@ -110,16 +111,17 @@ def main():
     parser.add_argument("--from", dest="source", required=True)
     parser.add_argument("--lengths", default="1024,4096,16384,32768,65536,131072")
     parser.add_argument("--count", type=int, default=24)
+    parser.add_argument("--no-talk", dest="talk", action="store_false")
     options = parser.parse_args()
     torch.manual_seed(1)
     tokenizer = read_tokenizer(options.tokenizer)
     corpus = Corpus(read_books(f"{options.corpus}/books.jsonl.xz"), tokenizer, options.work and f"{options.work}/books.npy")
     tasks = Tasks(corpus)
-    model = Decoder(TARGET).cuda()
-    model.load_state_dict(torch.load(options.source, map_location="cuda", weights_only=False)["model"])
+    model = Decoder(TARGET).to(DEVICE)
+    load_weights(model, options.source)
     held_out = [(tokenizer.encode(text, add_special_tokens=False).ids[:8192], tokenizer) for text in read_books(f"{options.corpus}/heldout.jsonl.xz")]
     print(f"held-out bits/byte {held_out_bits(model, held_out):.4f}", flush=True)
-    for said in PROMPTS:
+    for said in PROMPTS if options.talk else []:
         print(repr(said), "->", repr(talk(model, tasks, said)), flush=True)
     questions = Questions(tasks)
     for length in map(int, options.lengths.split(",")):

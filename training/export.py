@@ -40,12 +40,10 @@ def join(folder):
 
 
 def export(options):
-    import torch
-
-    from model import DRAFTER, TARGET, Decoder, save_checkpoint
+    from model import DRAFTER, TARGET, Decoder, load_weights, save_checkpoint
 
     model = Decoder({"target": TARGET, "drafter": DRAFTER}[options.model])
-    model.load_state_dict(torch.load(options.source, map_location="cpu", weights_only=False)["model"])
+    load_weights(model, options.source)
     save_checkpoint(model, options.out, options.pieces)
 
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from corpus import END_OF_TEXT, TURN_END, VOCAB
 
 NORM_EPS = 1e-5
+# Training needs a GPU; without one the stages run for rehearsal only.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Shape:
 
 
 TARGET = Shape(hidden=384, layers=8, heads=6, kv_heads=2, inner=1024, theta=1e7, context=131072)
+TEACHER = Shape(hidden=768, layers=8, heads=12, kv_heads=6, inner=2048, theta=1e4, context=2048)
 DRAFTER = Shape(hidden=128, layers=4, heads=2, kv_heads=1, inner=384, theta=1e4, context=4096)
 
 
@@ -120,10 +123,18 @@ class Decoder(nn.Module):
     def logits(self, hidden):
         return F.linear(hidden, self.embed_tokens.weight)
 
-    def forward(self, ids, targets, weights, positions):
-        """Weighted mean of the loss, and the loss of each token. All [batch, tokens]"""
+    def probabilities(self, ids):
+        """What comes next, [batch, tokens, VOCAB] bfloat16."""
+        return torch.softmax(self.logits(self.hidden(ids)).float(), -1).bfloat16()
+
+    def forward(self, ids, targets, weights, positions, wanted=None):
+        """Weighted mean of the loss, and the loss of each token. All [batch, tokens]; wanted: the distributions that the
+        first rows are to have instead of their targets, [rows, tokens, VOCAB]."""
         logits = self.logits(self.hidden(ids, positions))
-        losses = F.cross_entropy(logits.float().view(-1, VOCAB), targets.reshape(-1), reduction="none").view_as(weights)
+        soft = 0 if wanted is None else len(wanted)
+        losses = F.cross_entropy(logits[soft:].float().reshape(-1, VOCAB), targets[soft:].reshape(-1), reduction="none").view_as(weights[soft:])
+        if soft:
+            losses = torch.cat([-(wanted * torch.log_softmax(logits[:soft].float(), -1)).sum(-1), losses])
         return (losses * weights).sum() / weights.sum().clamp(min=1), losses
 
 
@@ -134,10 +145,9 @@ def save_checkpoint(model, folder, pieces=1):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": weight.detach().half().cpu().contiguous() for name, weight in model.state_dict().items()}
-    names = sorted(tensors)
-    for piece in range(pieces):
+    for piece, names in enumerate(parted(tensors, pieces)):
         name = "model.safetensors" if pieces == 1 else f"model-{piece}.safetensors"
-        save_file({name: tensors[name] for name in names[piece::pieces]}, folder / name)
+        save_file({name: tensors[name] for name in names}, folder / name)
     shape = model.shape
     (folder / "config.json").write_text(json.dumps({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": shape.hidden, "num_hidden_layers": shape.layers,
@@ -148,9 +158,22 @@ def save_checkpoint(model, folder, pieces=1):
     }, indent=1) + "\n")
 
 
-def load_weights(model, folder):
-    """What save_checkpoint wrote, in one piece."""
-    from safetensors.torch import load_file
+def parted(tensors, pieces):
+    """Their names in `pieces` parts of about the same size, each in order."""
+    parts, sizes = [[] for _ in range(pieces)], [0] * pieces
+    for name in sorted(tensors, key=lambda name: (-tensors[name].numel(), name)):
+        least = sizes.index(min(sizes))
+        parts[least].append(name)
+        sizes[least] += tensors[name].numel()
+    return [sorted(part) for part in parts]
 
-    tensors = load_file(Path(folder) / "model.safetensors")
-    model.load_state_dict({name.removeprefix("model."): tensor.float() for name, tensor in tensors.items()})
+
+def load_weights(model, source):
+    """From a checkpoint of training, or from a folder that save_checkpoint wrote in one piece."""
+    if Path(source).is_dir():
+        from safetensors.torch import load_file
+
+        tensors = load_file(Path(source) / "model.safetensors")
+        model.load_state_dict({name.removeprefix("model."): tensor.float() for name, tensor in tensors.items()})
+    else:
+        model.load_state_dict(torch.load(source, map_location="cpu", weights_only=False)["model"])

@@ -59,6 +59,11 @@ class Optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
+    def forget(self):
+        """The gradients."""
+        for optimizer in self.all:
+            optimizer.zero_grad(set_to_none=True)
+
     def state_dict(self):
         return [optimizer.state_dict() for optimizer in self.all]
 

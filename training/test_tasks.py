@@ -128,9 +128,9 @@ class TasksTest(unittest.TestCase):
 
 
 class AverageTest(unittest.TestCase):
-    def test_the_share_is_the_seconds(self):
+    def test_each_has_its_share(self):
         first, second = np.array([0, 4], np.float16), np.array([8, -4], np.float16)
-        np.testing.assert_array_equal(average.average(first, second, 0.25), np.array([2, 2], np.float16))
+        np.testing.assert_array_equal(average.average([first, second], [0.75, 0.25]), np.array([2, 2], np.float16))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,12 @@
     python3 training/train.py --stage full  ... --from DIR/long.pt
 
 short: 2,048 tokens. long: 16,384 tokens whose positions are spread over 131,072. full: 131,072 tokens.
-The stages short-tasks and long-tasks are a second round with more of what is asked about texts.
+The stages short-tasks and long-tasks are a second round with more of what is asked about texts. The third learns books from
+teachers, larger models of the books alone:
+
+    python3 training/train.py --stage teacher --part 1 ...
+    python3 training/train.py --stage distil ... --from FOLDER --teachers DIR/teacher-1.pt [...]
+
 The same seed gives the same texts in the same order; a stage that is ended by --seconds instead of its steps says so.
 """
 import argparse
@@ -16,34 +21,42 @@ import torch
 
 from corpus import Corpus, read_books, read_tokenizer
 from evaluate import held_out_bits
-from model import TARGET, Decoder, load_weights
+from model import DEVICE, TARGET, TEACHER, Decoder, load_weights
 from optimizer import Optimizers
-from tasks import FULL_MIX, LONG_MIX, SHORT_MIX, TASKS_MIX, Tasks
+from soft import SoftRows, Teachers
+from tasks import BOOKS_MIX, FULL_MIX, LAST_MIX, LONG_MIX, SHORT_MIX, SOFT_MIX, TASKS_MIX, Tasks
 
 CONTEXT = TARGET.context
 # rates: factor on the learning rates at the first and at the last step, linear between them after `flat` of the steps.
-SHORT = dict(length=2048, batch=96, flat=0.0, spread=False)
-LONG = dict(length=16384, batch=12, flat=0.0, spread=True)
-FULL = dict(length=131072, batch=2, flat=0.0, spread=False)
+# spread: share of the rows with spread positions. decay: weight decay of matrices. fresh, resampled: rows with soft targets.
+EACH = dict(flat=0.0, dropout=0.0, decay=0.1, shape=TARGET, fresh=0, resampled=0)
+SHORT = dict(EACH, length=2048, batch=96, spread=0)
+LONG = dict(EACH, length=16384, batch=12, spread=1)
+FULL = dict(EACH, length=131072, batch=2, spread=0)
 STAGES = {
     "short": dict(SHORT, steps=3800, mix=SHORT_MIX, seed=1 * 10**8, rates=(1.0, 0.35), flat=0.4, warm_up=60, dropout=0.1),
     "long": dict(LONG, steps=480, mix=LONG_MIX, seed=2 * 10**8, rates=(0.45, 0.2), warm_up=10, dropout=0.05),
-    "full": dict(FULL, steps=90, mix=FULL_MIX, seed=3 * 10**8, rates=(0.2, 0.0), warm_up=4, dropout=0.0),
+    "full": dict(FULL, steps=90, mix=FULL_MIX, seed=3 * 10**8, rates=(0.2, 0.0), warm_up=4),
     # A second round, for what the first leaves weak: variable tracking, several values, short texts with one needle.
     "short-tasks": dict(SHORT, steps=1450, mix=TASKS_MIX, seed=4 * 10**8, rates=(0.5, 0.25), warm_up=60, dropout=0.05),
-    "long-tasks": dict(LONG, steps=390, mix=TASKS_MIX, seed=5 * 10**8, rates=(0.3, 0.0), warm_up=10, dropout=0.0),
+    "long-tasks": dict(LONG, steps=390, mix=TASKS_MIX, seed=5 * 10**8, rates=(0.3, 0.0), warm_up=10),
+    # A third, by teachers: of the books the target sees what larger models expect there, of the tasks the answers.
+    "teacher": dict(SHORT, batch=32, steps=2400, mix=BOOKS_MIX, seed=6 * 10**8, rates=(1.0, 0.0), flat=0.3, warm_up=60, dropout=0.15, decay=0.15, shape=TEACHER),
+    "distil": dict(SHORT, fresh=44, resampled=22, steps=650, mix=SOFT_MIX, seed=7 * 10**8, rates=(0.5, 0.0), flat=0.3, warm_up=30, spread=0.5, teacher=TEACHER),
+    "distil-long": dict(LONG, fresh=3, steps=450, mix=LAST_MIX, seed=8 * 10**8, rates=(0.3, 0.05), warm_up=10, teacher=TARGET),
+    "last": dict(FULL, steps=60, mix=LAST_MIX, seed=9 * 10**8, rates=(0.15, 0.0), warm_up=4),
 }
 
 
 class Stream(torch.utils.data.IterableDataset):
     """Texts by ascending seed, whatever the number of workers: worker w of n makes every n-th batch."""
 
-    def __init__(self, tasks, stage, first):
-        self.tasks, self.stage, self.first = tasks, stage, first
+    def __init__(self, tasks, stage):
+        self.tasks, self.stage = tasks, stage
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
-        batch, index = self.stage["batch"], self.first + worker.id
+        batch, index = self.stage["batch"] - self.stage["fresh"] - self.stage["resampled"], worker.id
         while True:
             texts = [self.tasks.sample(self.stage["seed"] + index * batch + i, self.stage["length"] + 1, self.stage["mix"]) for i in range(batch)]
             yield tuple(torch.stack([torch.from_numpy(part) for part in parts]) for parts in zip(*texts))
@@ -52,9 +65,9 @@ class Stream(torch.utils.data.IterableDataset):
 
 def spread_positions(batch, length, generator):
     """A few jumps ahead, so that distances of the whole context are seen in short texts. -> [batch, length] float32"""
-    positions = torch.arange(length, dtype=torch.float32, device="cuda").expand(batch, length)
+    positions = torch.arange(length, dtype=torch.float32, device=DEVICE).expand(batch, length)
     jumps = 6
-    draw = lambda *shape: torch.rand(*shape, device="cuda", generator=generator)
+    draw = lambda *shape: torch.rand(*shape, device=DEVICE, generator=generator)
     places = (draw(batch, jumps) * length).sort(1).values
     gaps = draw(batch, jumps + 1)
     gaps = (gaps / gaps.sum(1, keepdim=True) * (CONTEXT - length) * draw(batch, 1))[:, :jumps].floor()
@@ -68,39 +81,72 @@ def rate_factor(stage, progress, step):
     return min(1, (step + 1) / stage["warm_up"]) * max(0.02, first + (last - first) * fall)
 
 
+def spread_rows(stage, generator):
+    """Positions of a batch: spread in the stage's share of the rows, evenly among them, plain in the others."""
+    rows = torch.arange(stage["batch"], device=DEVICE)
+    is_spread = ((rows + 1) * stage["spread"]).floor() > (rows * stage["spread"]).floor()
+    plain = torch.arange(stage["length"], dtype=torch.float32, device=DEVICE).expand(stage["batch"], stage["length"])
+    return torch.where(is_spread[:, None], spread_positions(*plain.shape, generator), plain).contiguous()
+
+
+def with_soft(soft, ids, weights):
+    """The rows of the batch with those of soft targets before them. -> ids, weights, wanted"""
+    if soft is None:
+        return ids, weights, None
+    soft_ids, soft_weights, wanted = soft.rows()
+    return torch.cat([soft_ids, ids]), torch.cat([soft_weights, weights]), wanted
+
+
 def train(options, stage, tasks, held_out):
-    torch.manual_seed(stage["seed"])
-    generator = torch.Generator("cuda").manual_seed(stage["seed"])
-    model = Decoder(TARGET, stage["dropout"]).cuda()
-    optimizers = Optimizers(model)
+    seed = stage["seed"]
+    torch.manual_seed(seed)
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+    model = Decoder(stage["shape"], stage["dropout"]).to(DEVICE)
+    optimizers = Optimizers(model, matrix_decay=stage["decay"])
     if options.source:
         load(options.source, model, optimizers)
     compiled = torch.compile(model, dynamic=False) if options.compile else model
-    loader = torch.utils.data.DataLoader(Stream(tasks, stage, 0), batch_size=None, num_workers=options.workers, prefetch_factor=4, pin_memory=True)
+    loader = torch.utils.data.DataLoader(Stream(tasks, stage), batch_size=None, num_workers=options.workers, prefetch_factor=4, pin_memory=DEVICE == "cuda")
+    teachers = Teachers(stage["teacher"], options.teachers, options.compile) if "teacher" in stage else None
+    soft = SoftRows(tasks.corpus.ids, stage, teachers, generator) if teachers else None
+
+    def loss_of(ids, weights):
+        ids, weights, wanted = with_soft(soft, ids.to(DEVICE, non_blocking=True), weights.to(DEVICE, non_blocking=True))
+        with torch.autocast(DEVICE, torch.bfloat16):
+            return *compiled(ids[:, :-1], ids[:, 1:], weights[:, 1:], spread_rows(stage, generator), wanted), weights[:, 1:]
+
+    batches = iter(loader)
+    if teachers:
+        # The teachers may still be in training; what they need is compiled meanwhile.
+        try:
+            loss_of(*next(batches))[0].backward()
+        except torch.OutOfMemoryError:
+            print("no room for a first pass beside the teachers' training: what is missing is compiled after it", flush=True)
+        optimizers.forget()
+        soft.forget()
+        print("waiting for the teachers", flush=True)
+        teachers.load()
     steps = options.steps or stage["steps"]
     started, saved_at, timed_from = time.time(), time.time(), None
-    plain = torch.arange(stage["length"], dtype=torch.float32, device="cuda").expand(stage["batch"], stage["length"]).contiguous()
-    for step, (ids, weights) in enumerate(loader):
-        ids, weights = ids.cuda(non_blocking=True), weights.cuda(non_blocking=True)
-        positions = spread_positions(*plain.shape, generator).contiguous() if stage["spread"] else plain
+    seconds = min(options.seconds, options.until - started)
+    for step, (ids, weights) in enumerate(batches):
         model.train()
-        with torch.autocast("cuda", torch.bfloat16):
-            loss, losses = compiled(ids[:, :-1], ids[:, 1:], weights[:, 1:], positions)
+        loss, losses, weights = loss_of(ids, weights)
         loss.backward()
-        progress = max((step + 1) / steps, (time.time() - started) / options.seconds)
+        progress = max((step + 1) / steps, (time.time() - started) / seconds)
         optimizers.step(rate_factor(stage, min(1.0, progress), step))
         if step == 0:
-            torch.cuda.synchronize()
+            loss.item()
             timed_from = time.time()
             print(f"first step after {timed_from - started:.0f} s", flush=True)
         if (step + 1) % max(1, steps // 30) == 0:
-            report(model, held_out, step + 1, steps, losses, weights[:, 1:], stage, timed_from)
+            report(model, held_out, step + 1, steps, losses, weights, stage, timed_from)
         if time.time() - saved_at > 75:
             save(options, model, optimizers)
             saved_at = time.time()
         if progress >= 1:
             if step + 1 < steps:
-                print(f"ended by --seconds after {step + 1} of {steps} steps")
+                print(f"ended by the clock after {step + 1} of {steps} steps")
             break
     save(options, model, optimizers)
 
@@ -109,20 +155,20 @@ def load(source, model, optimizers):
     """A checkpoint of training, or a folder of exported weights, with which the optimizers' memory begins anew."""
     if Path(source).is_dir():
         return load_weights(model, source)
-    saved = torch.load(source, map_location="cuda", weights_only=False)
+    saved = torch.load(source, map_location=DEVICE, weights_only=False)
     model.load_state_dict(saved["model"])
     optimizers.load_state_dict(saved["optimizers"])
 
 
 def report(model, held_out, step, steps, losses, weights, stage, since):
-    mean = lambda mask: losses[mask].mean().item() if mask.any() else float("nan")
+    mean = lambda mask: losses.detach()[mask].mean().item() if mask.any() else float("nan")
     rate = (step - 1) * stage["batch"] * stage["length"] / max(1e-9, time.time() - since)
-    bits = held_out_bits(model, held_out)
+    bits = held_out_bits(model, held_out, min(8192, stage["shape"].context))
     print(f"step {step}/{steps} books {mean(weights == 1):.3f} answers {mean(weights > 1.5):.3f} held-out bits/byte {bits:.4f} {rate / 1e3:.0f}k tokens/s", flush=True)
 
 
 def save(options, model, optimizers):
-    target = Path(options.work) / f"{options.stage}.pt"
+    target = Path(options.work) / f"{options.stage}{'-' + str(options.part) if options.part else ''}.pt"
     part = target.with_suffix(".part")
     torch.save({"model": model.state_dict(), "optimizers": optimizers.state_dict()}, part)
     part.replace(target)
@@ -135,7 +181,10 @@ def main():
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--work", required=True, help="folder for checkpoints")
     parser.add_argument("--from", dest="source", help="checkpoint of the stage before")
+    parser.add_argument("--teachers", nargs="+", default=[], help="checkpoints, or folders of exported weights; waited for")
+    parser.add_argument("--part", type=int, default=0, help="of several that train at once: texts of its own, and its checkpoint STAGE-PART.pt")
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--until", type=float, default=float("inf"), help="like --seconds, but a time of the clock (of Unix)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--workers", type=int, default=15)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
@@ -147,7 +196,8 @@ def main():
     held_out = read_books(f"{options.corpus}/heldout.jsonl.xz")
     print(f"{len(corpus.ids) / 1e6:.1f} million tokens, {len(corpus.speeches)} speeches", flush=True)
     texts = [(tokenizer.encode(text, add_special_tokens=False).ids[:8192], tokenizer) for text in held_out]
-    train(options, STAGES[options.stage], Tasks(corpus), texts)
+    stage = STAGES[options.stage]
+    train(options, dict(stage, seed=stage["seed"] + options.part * 10**7), Tasks(corpus), texts)
 
 
 if __name__ == "__main__":
