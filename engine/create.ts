@@ -16,6 +16,7 @@ export interface CreateEngineOptions {
   /** Folder of a Hugging Face checkpoint. */
   readonly model: string;
   readonly precision: string;
+  readonly kvPrecision: string;
   readonly threads: number;
   /** KV memory in tokens; 0 chooses by the memory that is free. */
   readonly kvTokens: number;
@@ -85,17 +86,25 @@ async function createCuda(options: CreateEngineOptions): Promise<Engine> {
   if (precision !== 'auto' && !isGpuPrecision(precision)) {
     throw new UnsupportedModelError(`The cuda engine does not support precision '${precision}'; supported are bf16, fp16 and fp8.`);
   }
+  const kvFormat = kvFormatOf(options.kvPrecision, precision === 'bf16' ? 'bf16' : 'fp16');
   const { CudaEngine } = await import('./cuda/cuda-engine.ts');
   const wanted = (spec: ModelSpec): number => Math.ceil((maxModelLen || spec.contextLength) / PAGE_TOKENS) * maxSequences;
   return withModel(options, (model) => Promise.resolve(new CudaEngine({
     ...model, stepTokens, spareBytes, libraries: librariesOf(options), fast: options.cudaKernels === 'fast',
-    precision: precision === 'auto' ? 'fp16' : precision,
+    precision: precision === 'auto' ? 'fp16' : precision, kvFormat,
     pages: kvTokens > 0 ? { exactly: Math.ceil(kvTokens / PAGE_TOKENS) } : { atMost: wanted(model.spec) },
   })));
 }
 
 function isGpuPrecision(precision: string): precision is 'bf16' | 'fp16' | 'fp8' {
   return ['bf16', 'fp16', 'fp8'].includes(precision);
+}
+
+/** 'element': that of the activations. */
+function kvFormatOf(kvPrecision: string, activations: 'fp16' | 'bf16'): 'element' | 'int8' | 'fp8' {
+  if (kvPrecision === 'int8' || kvPrecision === 'fp8') return kvPrecision;
+  if (kvPrecision === 'auto' || kvPrecision === activations) return 'element';
+  throw new UnsupportedModelError(`The cuda engine computes in ${activations} and cannot keep KV memory in ${kvPrecision}; --kv-precision ${activations}, fp8 or int8 can.`);
 }
 
 function librariesOf({ cudaLibraries }: CreateEngineOptions) {
@@ -107,6 +116,9 @@ async function createOnnx(options: CreateEngineOptions): Promise<Engine> {
   const precision = options.precision === 'auto' ? 'int8' : options.precision;
   if (precision !== 'int8' && precision !== 'fp32') {
     throw new UnsupportedModelError(`The onnx engine does not support precision '${precision}'; supported are int8 and fp32.`);
+  }
+  if (options.kvPrecision !== 'auto' && options.kvPrecision !== precision) {
+    throw new UnsupportedModelError(`The onnx engine keeps KV memory in ${precision} with --precision ${precision}; --kv-precision ${options.kvPrecision} is for the cuda engine.`);
   }
   const [{ createOnnxEngine }, { KvMemory }] = await Promise.all([import('./onnx/onnx-engine.ts'), import('./onnx/kv-memory.ts')]);
   const pages = (spec: ModelSpec) => numPages(options, spec, { elementBytes: precision === 'int8' ? 1 : 4, most: KvMemory.mostPages(spec) - MAX_MOVED_PAGES });

@@ -46,6 +46,8 @@ export interface EngineSpec {
   /** 'onnx', 'cuda', 'reference' or 'fake'. */
   readonly engine: string;
   readonly precision: string;
+  /** Of keys and values, where it is another. */
+  readonly kvPrecision?: string;
   readonly layers: number;
   readonly kvHeads: number;
   readonly vocab: number;

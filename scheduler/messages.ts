@@ -213,6 +213,7 @@ export interface EngineProcessOptions {
   /** Folder of the checkpoint that drafts; '' loads none. */
   readonly draftModel: string;
   readonly precision: string;
+  readonly kvPrecision: string;
   /** Folder of the CUDA libraries; '' looks where they usually lie. */
   readonly cudaLibraries: string;
   readonly cudaKernels: 'plain' | 'fast';

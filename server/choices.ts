@@ -31,8 +31,8 @@ export interface EngineParts {
 
 /** The part of the configuration that the engine process needs. */
 export function engineOptions(config: Config, { folder, draftFolder, threads }: EngineParts): EngineProcessOptions {
-  const { engine, precision, cudaLibraries, cudaKernels, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs } = config;
-  return { engine, model: folder, draftModel: draftFolder, precision, cudaLibraries, cudaKernels, threads, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs };
+  const { engine, precision, kvPrecision, cudaLibraries, cudaKernels, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs } = config;
+  return { engine, model: folder, draftModel: draftFolder, precision, kvPrecision, cudaLibraries, cudaKernels, threads, kvTokens, maxModelLen, maxSequences, stepTokens, targetGapMs, prefixCache, headFile, fakeStepMs };
 }
 
 /** What serves, for the operator; once the engine is ready. One fact a line. */
@@ -41,7 +41,7 @@ export function startSummary({ config, engine, model }: Services, facts: { reado
   const kvReason = config.kvTokens === 0 ? 'chosen by the engine; --kv-tokens sets it' : 'by --kv-tokens';
   return [
     `model      ${model.name}, up to ${model.contextLength} tokens${contextReason(config, spec.contextLength)}`,
-    `engine     ${spec.engine} ${spec.precision}${config.engine === 'auto' ? ' (auto)' : ''}, ${facts.threads.value} threads (${facts.threads.reason})`,
+    `engine     ${spec.engine} ${spec.precision}${spec.kvPrecision === undefined ? '' : `, KV memory ${spec.kvPrecision}`}${config.engine === 'auto' ? ' (auto)' : ''}, ${facts.threads.value} threads (${facts.threads.reason})`,
     `KV memory  ${engine.kvTokens} tokens, ${mebibytes(engine.kvTokens * spec.kvBytesPerToken)} MiB (${kvReason})`,
     `attention  ${config.attention} unless a request says otherwise`,
     `drafting   ${config.speculation} unless a request says otherwise${config.draftModel === '' ? '' : `, draft model ${config.draftModel}`}`,

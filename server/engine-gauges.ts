@@ -51,7 +51,7 @@ function registerCacheInfo(registry: Registry, engine: EngineClient): void {
       if (engine.spec === null) return;
       const { kvTokens, gauges, spec } = engine;
       this.reset();
-      this.set({ block_size: PAGE_TOKENS, num_gpu_blocks: gauges.pagesTotal, kv_cache_size_tokens: kvTokens, cache_dtype: spec.precision }, 1);
+      this.set({ block_size: PAGE_TOKENS, num_gpu_blocks: gauges.pagesTotal, kv_cache_size_tokens: kvTokens, cache_dtype: spec.kvPrecision ?? spec.precision }, 1);
     },
   });
 }

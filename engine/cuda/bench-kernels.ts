@@ -77,7 +77,7 @@ class KernelBench {
 
   constructor() {
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: this.device.properties.architecture });
-    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, few: false, fp8: false });
+    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, few: false, fp8: false, kv: 'element' });
     const workspace = this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products');
     this.#products = new MatrixProducts(CublasLt.open(libraries), { device: this.device, workspace, type: 'bf16' });
     this.#kv = new KvMemory(spec, this.memory, PAGES);

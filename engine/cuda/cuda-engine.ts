@@ -21,7 +21,7 @@ import { DeviceMemoryError } from './ffi/cuda-error.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
 import { Nvrtc } from './ffi/nvrtc.ts';
 import { Kernels } from './kernels.ts';
-import { headPad, KvMemory } from './kv-memory.ts';
+import { headPad, KvMemory, type KvFormat, type KvLayout } from './kv-memory.ts';
 import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
@@ -39,6 +39,8 @@ export interface CudaEngineOptions {
   readonly weights: WeightSource;
   readonly headOrder: Int32Array | null;
   readonly precision: CudaPrecision;
+  /** As activations are unless it is said. */
+  readonly kvFormat?: KvFormat;
   /** Pages of KV memory: a number, or how many are wanted of what memory allows. */
   readonly pages: { readonly exactly: number } | { readonly atMost: number };
   /** Tokens of a step that memory is set aside for; longer ones take more. */
@@ -77,6 +79,7 @@ export class CudaEngine implements Engine {
   readonly #isFast: boolean;
   readonly #model: ModelSpec;
   readonly #rope: Rope;
+  readonly #kvLayout: KvLayout;
   readonly #kernels: Kernels;
   readonly #products: MatrixProducts;
   readonly #workspace: Workspace;
@@ -111,7 +114,8 @@ export class CudaEngine implements Engine {
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
     const hopper = options.fast && suitsHopper(spec, properties.capability);
     const type = precision === 'fp8' ? 'fp16' : precision;
-    this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, few: options.fast, fp8: precision === 'fp8' });
+    this.#kvLayout = { format: options.kvFormat ?? 'element', widens: hopper };
+    this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, few: options.fast, fp8: precision === 'fp8', kv: this.#kvLayout.format });
     this.#products = new MatrixProducts(CublasLt.open(libraries), {
       device: this.device, type, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
     });
@@ -129,9 +133,9 @@ export class CudaEngine implements Engine {
     this.memory.write(this.#frequencies, fixed);
     ({ slots: this.#slots, selection: this.#selection } = this.#newSelection(FIRST_PICK));
     this.pages = this.#choosePages(options);
-    this.kv = new KvMemory(spec, this.memory, this.pages + MAX_MOVED_PAGES);
+    this.kv = new KvMemory(spec, this.memory, this.pages + MAX_MOVED_PAGES, this.#kvLayout);
     this.#moved = new MovedPages(this.pages, MAX_MOVED_PAGES);
-    this.spec = engineSpec(spec, precision, options.headOrder);
+    this.spec = engineSpec(spec, options, this.#kvLayout);
     this.#runModel = runModel(spec, this.#rope, hopper);
     this.#parts = {
       spec, kernels: this.#kernels, factors: activationFactors[type], weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
@@ -341,7 +345,7 @@ export class CudaEngine implements Engine {
   }
 
   #choosePages({ pages, stepTokens, spareBytes = 0 }: CudaEngineOptions): number {
-    const pageBytes = KvMemory.pageBytes(this.#model);
+    const pageBytes = KvMemory.pageBytes(this.#model, this.#kvLayout);
     if ('exactly' in pages) return pages.exactly;
     const free = this.device.memory().free;
     const reserved = SPARE_BYTES + spareBytes + MAX_MOVED_PAGES * pageBytes + this.#runBytes(stepTokens);
@@ -381,11 +385,12 @@ function checkModel({ hidden, inner, heads, kvHeads, headDim }: ModelSpec): void
   if (heads / kvHeads > MOST_GROUP) throw new UnsupportedModelError(`The cuda engine serves up to ${MOST_GROUP} query heads for a KV head, this model has ${heads / kvHeads}.`);
 }
 
-function engineSpec(spec: ModelSpec, precision: CudaPrecision, headOrder: Int32Array | null): EngineSpec {
+function engineSpec(spec: ModelSpec, { precision, headOrder }: CudaEngineOptions, kv: KvLayout): EngineSpec {
   const { layers, kvHeads, vocab, contextLength, slidingWindow } = spec;
   return {
     engine: 'cuda', precision, layers, kvHeads, vocab, contextLength, slidingWindow, headOrder,
     keysDependOnPromptLength: spec.rope.type === 'dynamic',
-    kvBytesPerToken: KvMemory.pageBytes(spec) / PAGE_TOKENS,
+    kvBytesPerToken: KvMemory.pageBytes(spec, kv) / PAGE_TOKENS,
+    ...(kv.format === 'element' ? {} : { kvPrecision: kv.format }),
   };
 }

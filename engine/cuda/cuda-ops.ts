@@ -8,7 +8,7 @@ import type { ModelSpec } from '../model/spec.ts';
 import type { DeviceWeights, LinearWeight } from './device-weights.ts';
 import type { Kernels } from './kernels.ts';
 import type { LinearLayers } from './linear-layers.ts';
-import { headPad, type KvMemory } from './kv-memory.ts';
+import { headPad, type KvFormat, type KvMemory } from './kv-memory.ts';
 import type { ElementType } from './matrix-products.ts';
 import type { RunTables } from './run-tables.ts';
 import type { Workspace } from './workspace.ts';
@@ -72,6 +72,8 @@ const ATTEND_THREADS = 128;
 const HOPPER_THREADS = 384;
 /** Attention of few lists is cut into one block for each multiprocessor: measured best at every depth. */
 const BLOCKS_PER_MULTIPROCESSOR = 1;
+/** Shares of the most parts that a list may be cut into, where stages take less. */
+const LEAST_ATTEND_SHARED = 64 * 192 * 4;
 const SCORE_BLOCKS_PER_MULTIPROCESSOR = 4;
 /** A part of a list with fewer pages costs more to join than it saves. */
 const LEAST_PAGES_PER_SPLIT = 2;
@@ -270,12 +272,11 @@ export class CudaOps implements Ops<CudaValue> {
     const { units } = this.#tables.sizes;
     const splits = this.splits;
     const pad = headPad(headDim);
-    const stages = pad === 256 ? 2 : 3;
     const partials = workspace.get('partials', splits === 1 ? 1 : units * kvHeads * splits * 64 * (pad + 4) * 4);
     const counters = workspace.get('counters', units * kvHeads * 4, { cleared: true });
     kernels.get('attend').launch(
       // Begun early, its one wave of blocks lands unevenly: long lists take a tenth longer, short ones gain nothing.
-      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: stages * 4 * 64 * pad, early: false },
+      { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: attendShared(pad, kv.format), early: false },
       q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('units'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(), partials, counters,
       layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));
@@ -284,11 +285,22 @@ export class CudaOps implements Ops<CudaValue> {
   #attendHopper(layer: number, q: CudaValue, out: bigint): void {
     const { spec, kernels, kv } = this.#parts;
     const { layers, heads, kvHeads, headDim } = spec;
+    if (kv.wide !== null) this.#widen(layer, kv.wide);
     kernels.get('attend_hopper').launch(
       { grid: [this.#tables.sizes.hopperUnits, kvHeads], block: [HOPPER_THREADS], shared: HOPPER_SHARED[headPad(headDim)]! },
-      q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('hopperUnits'), this.#table('chunks'), this.#table('lists'),
+      q.address, q.stride, out, kv.wide?.keys ?? kv.keys(layer), kv.wide?.values ?? kv.values(layer), this.#table('hopperUnits'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(),
       layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));
+  }
+
+  /** The pages that Hopper's attention reads in this run, in 16 bits. */
+  #widen(layer: number, { keys, values }: { keys: bigint; values: bigint }): void {
+    const { spec, kernels, kv } = this.#parts;
+    for (const { first, count } of this.#tables.hopperEntries) {
+      kernels.get('widen_pages').launch(
+        { grid: [count, spec.kvHeads], block: [ATTEND_THREADS] },
+        kv.keys(layer), kv.values(layer), keys, values, this.#at.entries + BigInt(4 * first), spec.kvHeads);
+    }
   }
 
   /** Parts that a list is cut into, so that few lists keep the device busy too. */
@@ -304,6 +316,12 @@ export class CudaOps implements Ops<CudaValue> {
   #positionsOf(layer: number): bigint {
     return (this.#parts.spec.slidingWindow[layer] ?? null) === null ? 0n : this.#at.entryPositions;
   }
+}
+
+/** ATTEND_SHARED of kernels/attend.cu: stages, and behind those of 8 bits a page that is widened. */
+function attendShared(pad: number, format: KvFormat): number {
+  const stages = pad === 256 ? 2 : 3;
+  return format === 'element' ? stages * 4 * 64 * pad : Math.max(LEAST_ATTEND_SHARED, stages * 2 * 64 * (pad + 4) + 4 * 64 * pad);
 }
 
 /** Scores of a list lie this far apart: a power of two, so that a recorded run serves a growing text. */

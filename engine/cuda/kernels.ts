@@ -8,6 +8,7 @@ import type { Compiler } from './compiler.ts';
 import type { Device } from './device.ts';
 import type { KernelSource } from './ffi/nvrtc.ts';
 import { KernelModule, type Kernel, type ParameterType } from './kernel.ts';
+import type { KvFormat } from './kv-memory.ts';
 import type { ElementType } from './matrix-products.ts';
 
 export interface KernelChoice {
@@ -19,6 +20,7 @@ export interface KernelChoice {
   readonly few: boolean;
   /** Those of linear layers with fp8 weights too. */
   readonly fp8: boolean;
+  readonly kv: KvFormat;
 }
 
 interface KernelEntry {
@@ -28,8 +30,10 @@ interface KernelEntry {
   /** p pointer, i int32, l int64, f float32. */
   readonly parameters: string;
   readonly defines?: Readonly<Record<string, number>>;
-  /** Loaded only where this is chosen. */
-  readonly only?: 'hopper' | 'few' | 'fp8';
+  /** Compiled for the format of KV memory. */
+  readonly readsPages?: boolean;
+  /** Loaded only where this is chosen; 'widened': Hopper's attention over pages of 8 bits. */
+  readonly only?: 'hopper' | 'few' | 'fp8' | 'widened';
 }
 
 const FOLDER = join(import.meta.dirname, 'kernels');
@@ -42,13 +46,14 @@ const entries = {
   add_norm: { file: 'basic', parameters: 'pppppiff' },
   silu_mul: { file: 'basic', parameters: 'ppif' },
   rope_table: { file: 'rope_table', parameters: 'ppppif' },
-  rope_write: { file: 'rope_write', parameters: 'pipppfpppppii' },
+  rope_write: { file: 'rope_write', parameters: 'pipppfpppppii', readsPages: true },
   score: { file: 'score', parameters: parameters.score },
   score_hopper: { file: 'score_hopper', parameters: parameters.score, only: 'hopper' },
   pick: { file: 'pick', parameters: 'pippppppiiiii' },
-  attend: { file: 'attend', parameters: 'pippppppppppippiiiiif' },
+  attend: { file: 'attend', parameters: 'pippppppppppippiiiiif', readsPages: true },
   attend_hopper: { file: 'attend_hopper', parameters: parameters.hopperAttention, only: 'hopper' },
-  turn_pages: { file: 'turn_pages', parameters: 'pplppi' },
+  turn_pages: { file: 'turn_pages', parameters: 'pplppi', readsPages: true },
+  widen_pages: { file: 'widen_pages', parameters: 'pppppi', readsPages: true, only: 'widened' },
   head_parts: { file: 'sample', parameters: 'piipppp' },
   join_heads: { file: 'sample', parameters: 'ppppip' },
   linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, only: 'few' },
@@ -75,11 +80,14 @@ export class Kernels {
   readonly #modules = new Map<string, KernelModule>();
 
   constructor(device: Device, compiler: Compiler, choice: KernelChoice) {
+    const chosen = { hopper: choice.hopper, few: choice.few, fp8: choice.fp8, widened: choice.hopper && choice.kv !== 'element' };
+    const ofPages = choice.kv === 'element' ? {} : { [choice.kv === 'fp8' ? 'KV_FP8' : 'KV_INT8']: 1 };
     const common = { HEAD_DIM: choice.headDim, ...(choice.type === 'fp16' ? { ELEMENT_FP16: 1 } : {}) };
     for (const [name, kernel] of Object.entries(kernelEntries)) {
-      if (kernel.only !== undefined && !choice[kernel.only]) continue;
-      const key = `${kernel.file} ${JSON.stringify(kernel.defines ?? {})}`;
-      const module = this.#modules.get(key) ?? new KernelModule(device, compiler.compile(kernelSource(`${kernel.file}.cu`), { ...common, ...kernel.defines }));
+      if (kernel.only !== undefined && !chosen[kernel.only]) continue;
+      const defines = { ...common, ...kernel.defines, ...(kernel.readsPages === true ? ofPages : {}) };
+      const key = `${kernel.file} ${JSON.stringify(defines)}`;
+      const module = this.#modules.get(key) ?? new KernelModule(device, compiler.compile(kernelSource(`${kernel.file}.cu`), defines));
       this.#modules.set(key, module);
       this.#kernels.set(name, module.kernel(kernel.entry ?? name, Array.from(kernel.parameters, (letter) => parameterTypes[letter]!)));
     }

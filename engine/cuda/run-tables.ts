@@ -53,6 +53,11 @@ export interface TableSizes {
 export type TableOffsets = Readonly<Record<TableName | 'end', number>>;
 type TableName = 'tokens' | 'positions' | 'frequencyRow' | 'chunks' | 'lists' | 'writes' | 'units' | 'hopperUnits' | 'scoreUnits' | 'outputRows' | 'classOf' | 'frequencies';
 
+export interface EntryRange {
+  readonly first: number;
+  readonly count: number;
+}
+
 export interface RunTables {
   readonly sizes: TableSizes;
   readonly offsets: TableOffsets;
@@ -67,6 +72,8 @@ export interface RunTables {
   readonly maxPick: number;
   /** Pages of the longest list. */
   readonly longestList: number;
+  /** Ranges of `entries` with all pages that hopperUnits read. */
+  readonly hopperEntries: readonly EntryRange[];
   readonly moves: readonly Move[];
   readonly pagesRead: number;
   readonly pagesScored: number;
@@ -106,6 +113,7 @@ class Builder {
   readonly #writes: number[] = [];
   readonly #lists: number[] = [];
   readonly #frequencies: Float64Array[] = [];
+  readonly #hopperEntries: EntryRange[] = [];
   #pagesRead = 0;
   #pagesScored = 0;
   #maxCandidates = 0;
@@ -127,7 +135,7 @@ class Builder {
     return {
       sizes, offsets, block, moves: this.#moves,
       entries: Int32Array.from(this.#entries), entryPositions: this.#model.hasWindows ? Int32Array.from(this.#positions) : null,
-      maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList,
+      maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList, hopperEntries: this.#hopperEntries,
       pagesRead: this.#pagesRead, pagesScored: this.#pagesScored,
     };
   }
@@ -153,7 +161,9 @@ class Builder {
     this.#count(chunk, fresh);
     this.#write(chunk, firstRow);
     const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
+    const numHopper = this.#hopperUnits.length;
     this.#addUnits(chunk, index, perQueryHead);
+    if (this.#hopperUnits.length > numHopper) this.#hopperEntries.push({ first: ownPages, count: this.#entries.length - ownPages });
     return [
       firstRow, tokens.length, start, ownPages, slot, fresh ? 1 : 0, phase === 'decode' ? 1 : tokens.length, firstList,
       index * layers * kvHeads, perQueryHead ? 1 : 0,

@@ -18,7 +18,7 @@ function modelWith(tokens: Record<string, number>, size = 96): string {
 
 async function load(draftModel: string) {
   const options: CreateEnginesOptions = {
-    engine: 'reference', model: modelWith(vocab), draftModel, precision: 'auto', threads: 1, kvTokens: 640, maxModelLen: 0, headFile: '',
+    engine: 'reference', model: modelWith(vocab), draftModel, precision: 'auto', kvPrecision: 'auto', threads: 1, kvTokens: 640, maxModelLen: 0, headFile: '',
     fakeStepMs: 0, maxSequences: 4, stepTokens: 512, cudaLibraries: '', cudaKernels: 'plain',
   };
   return (await createEngines(options)).draftEngine;

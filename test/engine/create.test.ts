@@ -14,7 +14,7 @@ const model = writeTinyModel();
 afterAll(() => { model.remove(); });
 
 const options: CreateEngineOptions = {
-  engine: 'reference', model: model.dir, precision: 'auto', threads: 1, kvTokens: 1000, maxModelLen: 0, headFile: '', fakeStepMs: 0,
+  engine: 'reference', model: model.dir, precision: 'auto', kvPrecision: 'auto', threads: 1, kvTokens: 1000, maxModelLen: 0, headFile: '', fakeStepMs: 0,
   maxSequences: 4, stepTokens: 512, cudaLibraries: '', cudaKernels: 'plain',
 };
 
@@ -74,6 +74,8 @@ test('the head file reaches the engine', async () => {
 describe('is refused with a sentence', () => {
   test.each<[string, Partial<CreateEngineOptions>, RegExp]>([
     ['a precision that the GPU has not', { engine: 'cuda', precision: 'int8' }, /does not support precision 'int8'; supported are bf16, fp16 and fp8\.$/],
+    ['KV memory in 16 bits of another kind', { engine: 'cuda', kvPrecision: 'bf16' }, /computes in fp16 and cannot keep KV memory in bf16; --kv-precision fp16, fp8 or int8 can\.$/],
+    ['KV memory that the CPU has not', { engine: 'onnx', kvPrecision: 'fp8' }, /keeps KV memory in int8 with --precision int8; --kv-precision fp8 is for the cuda engine\.$/],
     ['a precision of another engine', { engine: 'onnx', precision: 'fp8' }, /does not support precision 'fp8'; supported are int8 and fp32\.$/],
   ])('%s', async (_, change, message) => {
     await expect(createEngine({ ...options, ...change })).rejects.toThrow(UnsupportedModelError);

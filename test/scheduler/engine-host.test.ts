@@ -97,7 +97,7 @@ describe('an engine host', () => {
 describe('the engine process', () => {
   const model = fileURLToPath(new URL('../../models/longspan-16m', import.meta.url));
   const processOptions: EngineProcessOptions = {
-    ...options, engine: 'fake', model, draftModel: '', precision: 'auto', cudaLibraries: '', cudaKernels: 'plain', threads: 1, kvTokens: 64_000, headFile: '', fakeStepMs: 0,
+    ...options, engine: 'fake', model, draftModel: '', precision: 'auto', kvPrecision: 'auto', cudaLibraries: '', cudaKernels: 'plain', threads: 1, kvTokens: 64_000, headFile: '', fakeStepMs: 0,
   };
 
   function start(changes: Partial<EngineProcessOptions> = {}) {

@@ -37,7 +37,7 @@ export async function compareGreedy({ prompts, maxTokens, threads }: { prompts: 
   const texts = await bookPrompts(prompts);
   const options: Omit<CreateEngineOptions, 'kvTokens'> = {
     engine: 'onnx', model: MODEL, precision: 'fp32', threads, maxModelLen: 0, headFile: '', fakeStepMs: 0,
-    cudaLibraries: '', cudaKernels: 'plain', maxSequences: SEQUENCES, stepTokens: 512,
+    kvPrecision: 'auto', cudaLibraries: '', cudaKernels: 'plain', maxSequences: SEQUENCES, stepTokens: 512,
   };
   const create = (kvTokens: number): Promise<Engine> => createEngine({ ...options, kvTokens });
   const [engine, draftEngine] = [await create(32_768), await create(16_384)];

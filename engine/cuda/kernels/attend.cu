@@ -1,6 +1,7 @@
 // Attention over page lists by mma (8.0 and later), for decode, verification and prefill. A block takes 64 rows (tokens
 // x query heads of one KV head) and a part of the list; parts are joined by the last block to finish (flash-decoding).
 // Few rows: the warps share the keys of a page; many: the rows. Knows no techniques. Contract: CONTRACT.md.
+#include "byte-page.cuh"
 #include "finished-list.cuh"
 #include "mma.cuh"
 
@@ -9,6 +10,12 @@
 #define UNIT_ROWS 64
 #define TILE_ROWS 16
 #define STAGES (HEAD_PAD > 128 ? 2 : 3)
+// A stage holds the keys and the values of a page; pages of 8 bits are widened behind the stages, one at a time.
+#ifdef KV_BYTES
+#define STAGE_ELEMENTS PAGE_BYTES
+#else
+#define STAGE_ELEMENTS (2 * PAGE_ELEMENTS)
+#endif
 #define STEPS (HEAD_PAD / 16)
 #define TILES (HEAD_PAD / 8)
 #define PART_FLOATS (HEAD_PAD + 4)
@@ -37,16 +44,24 @@ __device__ __forceinline__ float exp2Fast(float x) {
 __device__ __forceinline__ int tokenOf(const Rows& rows, int row) { return (rows.firstRow + row) / rows.group; }
 __device__ __forceinline__ int headOf(const Rows& rows, int row) { return rows.firstHead + (rows.firstRow + row) % rows.group; }
 
-// The whole page as it lies: the layout is swizzled in memory already.
+// The whole page as it lies: the layout of 16-bit pages is swizzled in memory already.
 __device__ __forceinline__ void copyPage(const Attention& attention, int page, element* stage) {
-  const int64 from = pageOffset(page, attention.kvHead, attention.kvHeads);
   const uint32 to = sharedAddress(stage);
+#ifdef KV_BYTES
+  const int64 from = bytePageOffset(page, attention.kvHead, attention.kvHeads);
+  for (int at = threadIdx.x * 16; at < PAGE_BYTES; at += THREADS * 16) {
+    copyAhead(to + at, (const uint8*)attention.keys + from + at);
+    copyAhead(to + PAGE_BYTES + at, (const uint8*)attention.values + from + at);
+  }
+#else
+  const int64 from = pageOffset(page, attention.kvHead, attention.kvHeads);
 #pragma unroll
   for (int i = 0; i < PAGE_ELEMENTS / 8 / THREADS; i++) {
     const int unit = i * THREADS + threadIdx.x;
     copyAhead(to + unit * 16, attention.keys + from + unit * 8);
     copyAhead(to + PAGE_ELEMENTS * 2 + unit * 16, attention.values + from + unit * 8);
   }
+#endif
 }
 
 // Query rows of a warp as the fragments of its products; rows that are not there are zeros.
@@ -159,7 +174,7 @@ __device__ __forceinline__ void readPages(Mix& mix, const uint32 (&queries)[STEP
   int ahead = from, pageAhead = pageAt(list, from);
 #pragma unroll
   for (int i = 0; i < STAGES - 1; i++) {
-    if (ahead < end) copyPage(attention, pageAhead, stages + i * 2 * PAGE_ELEMENTS);
+    if (ahead < end) copyPage(attention, pageAhead, stages + i * STAGE_ELEMENTS);
     endCopies();
     pageAhead = pageAt(list, ++ahead);
   }
@@ -167,12 +182,21 @@ __device__ __forceinline__ void readPages(Mix& mix, const uint32 (&queries)[STEP
   for (int entry = from; entry < end; entry++) {
     awaitCopies<STAGES - 2>();
     __syncthreads();
-    if (ahead < end) copyPage(attention, pageAhead, stages + stageAhead * 2 * PAGE_ELEMENTS);
+    if (ahead < end) copyPage(attention, pageAhead, stages + stageAhead * STAGE_ELEMENTS);
     endCopies();
     pageAhead = pageAt(list, ++ahead);
     stageAhead = stageAhead + 1 == STAGES ? 0 : stageAhead + 1;
 
-    const uint32 keyPage = sharedAddress(stages + stage * 2 * PAGE_ELEMENTS);
+#ifdef KV_BYTES
+    element* wide = stages + STAGES * STAGE_ELEMENTS;
+    const uint8* bytes = (const uint8*)(stages + stage * STAGE_ELEMENTS);
+    widenPage(bytes, wide, threadIdx.x, THREADS);
+    widenPage(bytes + PAGE_BYTES, wide + PAGE_ELEMENTS, threadIdx.x, THREADS);
+    __syncthreads();
+    const uint32 keyPage = sharedAddress(wide);
+#else
+    const uint32 keyPage = sharedAddress(stages + stage * STAGE_ELEMENTS);
+#endif
     stage = stage + 1 == STAGES ? 0 : stage + 1;
     float scores[KEYS / 8][4];
     scoreKeys<KEYS>(scores, queries, keyPage, firstKey);

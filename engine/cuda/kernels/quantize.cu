@@ -1,28 +1,8 @@
-// Weights to fp8 (E4M3: 4 bits of exponent, 3 of mantissa, largest 448) with a scale for each output, once at load; and
-// back to 16 bits for products of many rows. A block for each row of W [outputs, inputs]. In plain arithmetic, so that
-// any card can. Contract: CONTRACT.md.
-#include "common.cuh"
+// Weights to fp8 with a scale for each output, once at load; and back to 16 bits for products of many rows. A block for
+// each row of W [outputs, inputs]. Contract: CONTRACT.md.
+#include "fp8.cuh"
 
 #define THREADS 256
-#define LARGEST 448.0f
-#define LEAST_NORMAL 0.015625f
-#define SUBNORMALS 512.0f
-
-// Nearest, of two as near the even; |x| <= 448.
-__device__ __forceinline__ uint32 toFp8(float x) {
-  const uint32 bits = __float_as_uint(x), sign = bits >> 31 << 7;
-  const float magnitude = fabsf(x);
-  // Below the least normal number steps are of equal size; 8 of them make the least normal one, as the format has it.
-  if (magnitude < LEAST_NORMAL) return sign | (uint32)rintf(magnitude * SUBNORMALS);
-  const uint32 rounded = (bits & 0x7fffffff) + 0x7ffff + ((bits >> 20) & 1);
-  return sign | min((rounded >> 20) - ((127 - 7) << 3), 0x7eu);
-}
-
-__device__ __forceinline__ float fromFp8(uint32 x) {
-  const uint32 exponent = x >> 3 & 15, mantissa = x & 7;
-  const float magnitude = exponent == 0 ? mantissa / SUBNORMALS : __uint_as_float((exponent + 127 - 7) << 23 | mantissa << 20);
-  return x & 0x80 ? -magnitude : magnitude;
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 quantize_rows(const element* w, uint8* out, float* scales, int inputs, float factor) {
@@ -34,8 +14,8 @@ quantize_rows(const element* w, uint8* out, float* scales, int inputs, float fac
   if (threadIdx.x % WARP == 0) scratch[threadIdx.x / WARP] = most;
   __syncthreads();
   for (int warp = 0; warp < THREADS / WARP; warp++) most = fmaxf(most, scratch[warp]);
-  const float scale = most == 0 ? 1 : most / LARGEST;
-  for (int i = threadIdx.x; i < inputs; i += THREADS) out[(int64)blockIdx.x * inputs + i] = (uint8)toFp8(fminf(fmaxf(toFloat(row[i]) / scale, -LARGEST), LARGEST));
+  const float scale = most == 0 ? 1 : most / FP8_LARGEST;
+  for (int i = threadIdx.x; i < inputs; i += THREADS) out[(int64)blockIdx.x * inputs + i] = (uint8)toFp8(fminf(fmaxf(toFloat(row[i]) / scale, -FP8_LARGEST), FP8_LARGEST));
   if (threadIdx.x == 0) scales[blockIdx.x] = scale * factor;
 }
 

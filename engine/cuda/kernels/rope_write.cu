@@ -1,7 +1,7 @@
 // One pass over the fused product q, k, v of a layer: bias, head norm, RoPE; q back in place, k and v to their pages,
 // statistics of the logical pages (LServe, arXiv 2502.14866). A block has one run (a chunk's tokens in one logical
 // page) of one KV head, so statistics need no atomics. Knows no lists. Contract: CONTRACT.md.
-#include "page.cuh"
+#include "byte-page.cuh"
 
 #define THREADS 128
 #define HALF (HEAD_DIM / 2)
@@ -105,8 +105,68 @@ __device__ __forceinline__ void storeVector(const Vector& x, element* to, int la
   }
 }
 
+#ifdef KV_BYTES
+typedef uint8 stored;
+
+// Over the lanes that share the vector; all lanes of the warp must come here.
+__device__ __forceinline__ float sizeOf(const Vector& x) {
+  float most = 0;
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++)
+#pragma unroll
+    for (int i = 0; i < TAKE; i++) most = fmaxf(most, fmaxf(fabsf(x.low[round][i]), fabsf(x.high[round][i])));
+  for (int step = LANES / 2; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, step));
+  return most;
+}
+
+// The channels become what is read of them.
+__device__ __forceinline__ void storeBytes(float* x, uint8* to, float scale) {
+#if TAKE == 8
+  uint2 bytes = make_uint2(0, 0);
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    const uint32 byte = byteOf(x[i] / scale);
+    if (i < 4) bytes.x |= byte << 8 * i; else bytes.y |= byte << 8 * (i - 4);
+    x[i] = toFloat(elementOf(byte, scale));
+  }
+  *(uint2*)to = bytes;
+#else
+  const uint32 byte = byteOf(x[0] / scale);
+  *to = (uint8)byte;
+  x[0] = toFloat(elementOf(byte, scale));
+#endif
+}
+
+__device__ __forceinline__ void storeToPage(Vector& x, uint8* page, int token, int lane, float scale) {
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++) {
+    const int channel = channelOf(round, lane);
+    if (channel >= HALF) continue;
+    storeBytes(x.low[round], page + byteOffset(token, channel), scale);
+    storeBytes(x.high[round], page + byteOffset(token, channel + HALF), scale);
+  }
+  for (int channel = HEAD_DIM + lane; channel < HEAD_PAD; channel += LANES) page[byteOffset(token, channel)] = 0;
+  if (lane == 0) ((float*)(page + SCALES_AT))[token] = scale;
+}
+
+// Whatever their bytes are.
+__device__ __forceinline__ void zeroTail(uint8* page, int from) {
+  for (int token = from + threadIdx.x; token < PAGE_TOKENS; token += THREADS) ((float*)(page + SCALES_AT))[token] = 0;
+}
+
+__device__ __forceinline__ uint8* pageAt(element* memory, int page, int kvHead, int kvHeads) { return (uint8*)memory + bytePageOffset(page, kvHead, kvHeads); }
+
+__device__ __forceinline__ element readPage(const uint8* page, int token, int channel) {
+  return elementOf(page[byteOffset(token, channel)], ((const float*)(page + SCALES_AT))[token]);
+}
+#else
+typedef element stored;
+
+__device__ __forceinline__ float sizeOf(const Vector&) { return 0; }
+__device__ __forceinline__ float scaleOf(float) { return 1; }
+
 // To a token of a page; the channels that pad the head are zeros.
-__device__ __forceinline__ void storeToPage(const Vector& x, element* page, int token, int lane) {
+__device__ __forceinline__ void storeToPage(const Vector& x, element* page, int token, int lane, float) {
 #pragma unroll
   for (int round = 0; round < ROUNDS; round++) {
     const int channel = channelOf(round, lane);
@@ -123,6 +183,11 @@ __device__ __forceinline__ void zeroTail(element* page, int from) {
     *(eight*)(page + unitOffset(from + i / (HEAD_PAD / 8), i % (HEAD_PAD / 8))) = zeros;
   }
 }
+
+__device__ __forceinline__ element* pageAt(element* memory, int page, int kvHead, int kvHeads) { return memory + pageOffset(page, kvHead, kvHeads); }
+
+__device__ __forceinline__ element readPage(const element* page, int token, int channel) { return page[channelOffset(token, channel)]; }
+#endif
 
 // keys: those of the logical page up to `count`, as stored. [16, HEAD_DIM]
 __device__ __forceinline__ void storeStatistics(const element* keys, int count, element* statistics) {
@@ -151,11 +216,11 @@ rope_write(element* qkv, int rowStride, const element* bias, const element* qNor
   const int kvHead = blockIdx.y, heads = kvHeads * group;
   __shared__ alignas(16) element logical[LOGICAL_TOKENS * HEAD_DIM];
 
-  element* keyPage = keys + pageOffset(page, kvHead, kvHeads);
-  element* valuePage = values + pageOffset(page, kvHead, kvHeads);
+  stored* keyPage = pageAt(keys, page, kvHead, kvHeads);
+  stored* valuePage = pageAt(values, page, kvHead, kvHeads);
   const int before = slot % LOGICAL_TOKENS;
   for (int i = threadIdx.x; i < before * HEAD_DIM; i += THREADS) {
-    logical[i] = keyPage[channelOffset(slot - before + i / HEAD_DIM, i % HEAD_DIM)];
+    logical[i] = readPage(keyPage, slot - before + i / HEAD_DIM, i % HEAD_DIM);
   }
 
   // Vectors of the run: keys, values, then the queries that share the KV head.
@@ -175,13 +240,14 @@ rope_write(element* qkv, int rowStride, const element* bias, const element* qNor
       normalizeVector(normed, norm, eps, lane);
       if (part != 1) x = normed;
     }
-    if (!isVector) continue;
     if (part != 1) turnVector(x, ropeTable + (int64)(firstRow + token) * HEAD_DIM, lane);
+    const float scale = scaleOf(sizeOf(x));
+    if (!isVector) continue;
     if (part == 0) {
-      storeToPage(x, keyPage, slot + token, lane);
+      storeToPage(x, keyPage, slot + token, lane, scale);
       storeVector(x, logical + (before + token) * HEAD_DIM, lane);
     } else if (part == 1) {
-      storeToPage(x, valuePage, slot + token, lane);
+      storeToPage(x, valuePage, slot + token, lane, scale);
     } else {
       storeVector(x, at, lane);
     }

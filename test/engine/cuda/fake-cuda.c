@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { int kind, headDim, isFp16, isFp8; } Function;   /* kind: index in fake-kernels.h's table; -1 is axpy */
+typedef struct { int kind, headDim, isFp16, isFp8, kv; } Function;   /* kind: index in fake-kernels.h's table; -1 is axpy */
 typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
 void fake_run(const Node *node);                                  /* fake-kernels.c */
 int fake_kernel(const char *name, int *numParameters);
@@ -67,13 +67,14 @@ int cuEventQuery(uint64_t e) { return 0; }
 int cuEventSynchronize(uint64_t e) { return e == 13 ? 0 : 400; }
 int cuEventElapsedTime(float *ms, uint64_t a, uint64_t b) { *ms = 1.5f; return 0; }
 /* A module is its text: the options at its end say what it was compiled for. */
-typedef struct { int headDim, isFp16, isFp8, count; Function functions[32]; } Module;
+typedef struct { int headDim, isFp16, isFp8, kv, count; Function functions[32]; } Module;
 int cuModuleLoadData(uint64_t *m, const char *image) {
   Module *module = calloc(1, sizeof(Module));
   const char *options = strstr(image, "--gpu-architecture"), *dim = options ? strstr(options, "-DHEAD_DIM=") : NULL;
   module->headDim = dim ? atoi(dim + 11) : 0;
   module->isFp16 = options && strstr(options, "-DELEMENT_FP16") != NULL;
   module->isFp8 = options && strstr(options, "-DWEIGHT_FP8") != NULL;
+  module->kv = !options ? 0 : strstr(options, "-DKV_FP8") ? 2 : strstr(options, "-DKV_INT8") ? 1 : 0;
   *m = (uint64_t)module;
   return 0;
 }
@@ -83,7 +84,7 @@ int cuModuleGetFunction(uint64_t *f, uint64_t m, const char *name) {
   int kind = strcmp(name, "axpy") ? fake_kernel(name, NULL) : -1;
   if (kind == -2) return 500;
   Function *function = &module->functions[module->count++];
-  *function = (Function){ kind, module->headDim, module->isFp16, module->isFp8 };
+  *function = (Function){ kind, module->headDim, module->isFp16, module->isFp8, module->kv };
   *f = (uint64_t)function;
   return 0;
 }

@@ -5,15 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { int kind, headDim, isFp16, isFp8; } Function;
+typedef struct { int kind, headDim, isFp16, isFp8, kv; } Function;   /* kv: pages of int8 (1) or fp8 (2); 0 of 16 bits */
 typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
 typedef uint16_t half;
 
-enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE, HEAD_PARTS, JOIN_HEADS };
+enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE, HEAD_PARTS, JOIN_HEADS, WIDEN };
 static const struct { const char *name; int parameters; } kernels[] = {
   { "embed", 5 }, { "rms_norm", 5 }, { "add_norm", 8 }, { "silu_mul", 4 }, { "rope_table", 6 }, { "rope_write", 13 }, { "score", 13 }, { "score_hopper", 13 },
   { "pick", 13 }, { "attend", 21 }, { "attend_hopper", 19 }, { "turn_pages", 6 }, { "linear_few", 9 }, { "linear_few_gated", 9 }, { "quantize_rows", 5 }, { "dequantize_rows", 4 },
   { "largest_bf16", 3 }, { "rescale", 4 }, { "head_parts", 7 }, { "join_heads", 6 },
+  { "widen_pages", 6 },
 };
 int fake_kernel(const char *name, int *unused) { for (int i = 0; i < (int)(sizeof kernels / sizeof *kernels); i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
 int fake_parameters(int kind) { return kernels[kind].parameters; }
@@ -61,6 +62,34 @@ static float number(uint64_t v) { return word((uint32_t)v); }
 static int64_t page_at(const Node *n, int page, int kvHead, int kvHeads) { return ((int64_t)page * kvHeads + kvHead) * 64 * ((D + 63) / 64 * 64); }
 static int place(int token, int c) { return ((c / 64) * 64 + token) * 64 + (((c / 8) % 8) ^ (token & 7)) * 8 + c % 8; }
 static int64_t statistics_at(const Node *n, int page, int kvHead, int kvHeads, int logical) { return (((int64_t)page * kvHeads + kvHead) * 4 + logical) * 2 * D; }
+
+/* ---- pages: of 16 bits, or of bytes with a scale for each token ---- */
+typedef struct { const Node *n; uint8_t *at; } Page;
+static Page page_of(const Node *n, uint64_t memory, int page, int kvHead, int kvHeads) {
+  int pad = (D + 63) / 64 * 64;
+  int64_t bytes = n->f->kv ? 64 * pad + 256 : 64 * pad * 2;
+  return (Page){ n, (uint8_t *)memory + ((int64_t)page * kvHeads + kvHead) * bytes };
+}
+static float *scale_of(Page p, int token) { return (float *)(p.at + 64 * ((p.n->f->headDim + 63) / 64 * 64)) + token; }
+static int byte_place(int token, int c) { return ((c / 64) * 64 + token) * 64 + c % 64; }
+static half read_channel(Page p, int token, int c) {
+  if (!p.n->f->kv) return ((half *)p.at)[place(token, c)];
+  uint8_t byte = p.at[byte_place(token, c)];
+  return store((p.n->f->kv == 2 ? fp8(byte) : (float)(int8_t)byte) * *scale_of(p, token), p.n->f->isFp16);
+}
+static void write_token(Page p, int token, const float *x) {
+  const Node *n = p.n;
+  if (!n->f->kv) { for (int c = 0; c < D; c++) ((half *)p.at)[place(token, c)] = store(x[c], FP16); return; }
+  float most = 0, largest = n->f->kv == 2 ? 448 : 127;
+  for (int c = 0; c < D; c++) most = fmaxf(most, fabsf(x[c]));
+  float scale = most == 0 ? 1 : most / largest;
+  *scale_of(p, token) = scale;
+  for (int c = 0; c < D; c++) {
+    float number = fminf(fmaxf(x[c] / scale, -largest), largest);
+    p.at[byte_place(token, c)] = n->f->kv == 2 ? to_fp8(number) : (uint8_t)(int8_t)rintf(number);
+  }
+  for (int c = D; c < (D + 63) / 64 * 64; c++) p.at[byte_place(token, c)] = 0;
+}
 
 static void norm_row(const Node *n, const float *x, const half *weight, half *out, int width, float eps) {
   double squares = 0;
@@ -122,9 +151,9 @@ static void rope_write(const Node *n) {
   for (uint32_t i = 0; i < n->grid[0]; i++) for (int h = 0; h < kvHeads; h++) {
     const int *run = POINTER(int, 7) + 4 * i;
     int page = run[2] / 64, slot = run[2] % 64, logical = slot / 16;
-    half *keys = POINTER(half, 8) + page_at(n, page, h, kvHeads), *values = POINTER(half, 9) + page_at(n, page, h, kvHeads);
+    Page keys = page_of(n, n->p[8], page, h, kvHeads), values = page_of(n, n->p[9], page, h, kvHeads);
     if (run[1] == 0) continue;
-    if (slot == 0) for (int t = run[3]; t < 64; t++) for (int c = 0; c < D; c++) values[place(t, c)] = 0;
+    if (slot == 0) for (int t = run[3]; t < 64; t++) { if (n->f->kv) *scale_of(values, t) = 0; else for (int c = 0; c < D; c++) ((half *)values.at)[place(t, c)] = 0; }
     for (int t = 0; t < run[1]; t++) {
       half *row = POINTER(half, 0) + (int64_t)(run[0] + t) * stride;
       const float *turn = POINTER(float, 6) + (int64_t)(run[0] + t) * D;
@@ -134,15 +163,14 @@ static void rope_write(const Node *n) {
         for (int c = 0; c < D; c++) q[c] = store(out[c], FP16);
       }
       turned(n, row + (heads + h) * D, POINTER(half, 4), turn, out);
-      for (int c = 0; c < D; c++) {
-        keys[place(slot + t, c)] = store(out[c], FP16);
-        values[place(slot + t, c)] = row[(heads + kvHeads + h) * D + c];
-      }
+      write_token(keys, slot + t, out);
+      for (int c = 0; c < D; c++) out[c] = load(row[(heads + kvHeads + h) * D + c], FP16);
+      write_token(values, slot + t, out);
     }
     half *statistics = POINTER(half, 10) + statistics_at(n, page, h, kvHeads, logical);
     for (int c = 0; c < D; c++) {
       float least = INFINITY, most = -INFINITY;
-      for (int t = logical * 16; t < slot + run[1]; t++) { float k = load(keys[place(t, c)], FP16); least = fminf(least, k); most = fmaxf(most, k); }
+      for (int t = logical * 16; t < slot + run[1]; t++) { float k = load(read_channel(keys, t, c), FP16); least = fminf(least, k); most = fmaxf(most, k); }
       statistics[c] = store(least, FP16);
       statistics[D + c] = store(most, FP16);
     }
@@ -197,15 +225,15 @@ static void pick(const Node *n) {
 }
 
 typedef struct { const Node *n; const float *q; float scale; double highest, total, sums[256]; } Mix;
-static void read_token(Mix *mix, const half *keys, const half *values, int slot) {
+static void read_token(Mix *mix, Page keys, Page values, int slot) {
   const Node *n = mix->n;
   double s = 0;
-  for (int c = 0; c < D; c++) s += mix->q[c] * load(keys[place(slot, c)], FP16);
+  for (int c = 0; c < D; c++) s += mix->q[c] * load(read_channel(keys, slot, c), FP16);
   s *= mix->scale;
   double rescale = s > mix->highest ? exp(mix->highest - s) : 1, weight = s > mix->highest ? 1 : exp(s - mix->highest);
   if (s > mix->highest) mix->highest = s;
   mix->total = mix->total * rescale + weight;
-  for (int c = 0; c < D; c++) mix->sums[c] = mix->sums[c] * rescale + weight * load(values[place(slot, c)], FP16);
+  for (int c = 0; c < D; c++) mix->sums[c] = mix->sums[c] * rescale + weight * load(read_channel(values, slot, c), FP16);
 }
 
 /* attend: 64 rows a unit and members; attend_hopper: 128 rows, two parameters fewer. */
@@ -231,12 +259,12 @@ static void attend(const Node *n, int unitRows, int shift, int numUnits) {
         int entry = list.fixed + i - list.pick, page = i < list.pick ? picked[i] : POINTER(int, 8)[entry];
         for (int t = 0; t < 64 && i * 64 + t < list.tokens; t++) {
           if (window > 0 && POINTER(int, 9)[entry] + t < oldest) continue;
-          read_token(&mix, POINTER(half, 3) + page_at(n, page, h, kvHeads), POINTER(half, 4) + page_at(n, page, h, kvHeads), t);
+          read_token(&mix, page_of(n, n->p[3], page, h, kvHeads), page_of(n, n->p[4], page, h, kvHeads), t);
         }
       }
       for (int position = chunk.start; position <= chunk.start + token; position++) {
         int page = POINTER(int, 8)[chunk.ownPages + position / 64 - chunk.start / 64];
-        if (position >= oldest) read_token(&mix, POINTER(half, 3) + page_at(n, page, h, kvHeads), POINTER(half, 4) + page_at(n, page, h, kvHeads), position % 64);
+        if (position >= oldest) read_token(&mix, page_of(n, n->p[3], page, h, kvHeads), page_of(n, n->p[4], page, h, kvHeads), position % 64);
       }
       half *out = POINTER(half, 2) + ((int64_t)(chunk.firstRow + token) * heads + head) * D;
       for (int c = 0; c < D; c++) out[c] = store(mix.sums[c] / mix.total, FP16);
@@ -249,15 +277,29 @@ static void turn_pages(const Node *n) {
   for (uint32_t m = 0; m < n->grid[0]; m++) for (uint32_t layer = 0; layer < n->grid[2]; layer++) for (int h = 0; h < kvHeads; h++) {
     const int *move = POINTER(int, 3) + 4 * m;
     if (move[1] < 0) continue;
-    int64_t from = (int64_t)layer * (int64_t)n->p[2] + page_at(n, move[0], h, kvHeads), to = (int64_t)layer * (int64_t)n->p[2] + page_at(n, move[1], h, kvHeads);
+    int64_t layerBytes = (int64_t)layer * (int64_t)n->p[2] * (n->f->kv ? 1 : 2), bytes = page_of(n, 0, 1, 0, 1).at - (uint8_t *)0;
     const float *turn = POINTER(float, 4) + (int64_t)move[2] * D;
-    half *keys = POINTER(half, 0), *values = POINTER(half, 1);
-    memcpy(values + to, values + from, 64 * ((D + 63) / 64 * 64) * 2);
-    for (int t = 0; t < 64; t++) for (int c = 0; c < D / 2; c++) {
-      float low = load(keys[from + place(t, c)], FP16), high = load(keys[from + place(t, c + D / 2)], FP16);
-      keys[to + place(t, c)] = store(low * turn[2 * c] - high * turn[2 * c + 1], FP16);
-      keys[to + place(t, c + D / 2)] = store(high * turn[2 * c] + low * turn[2 * c + 1], FP16);
+    Page from = page_of(n, n->p[0] + layerBytes, move[0], h, kvHeads), to = page_of(n, n->p[0] + layerBytes, move[1], h, kvHeads);
+    memcpy(page_of(n, n->p[1] + layerBytes, move[1], h, kvHeads).at, page_of(n, n->p[1] + layerBytes, move[0], h, kvHeads).at, bytes);
+    for (int t = 0; t < 64; t++) {
+      float out[256];
+      for (int c = 0; c < D / 2; c++) {
+        float low = load(read_channel(from, t, c), FP16), high = load(read_channel(from, t, c + D / 2), FP16);
+        out[c] = low * turn[2 * c] - high * turn[2 * c + 1];
+        out[c + D / 2] = high * turn[2 * c] + low * turn[2 * c + 1];
+      }
+      write_token(to, t, out);
     }
+  }
+}
+
+/* Grid: entries, KV heads. */
+static void widen_pages(const Node *n) {
+  for (uint32_t i = 0; i < n->grid[0]; i++) for (int h = 0; h < INT(5); h++) for (int which = 0; which < 2; which++) {
+    int page = POINTER(int, 4)[i];
+    Page from = page_of(n, n->p[which], page, h, INT(5));
+    half *to = POINTER(half, 2 + which) + page_at(n, page, h, INT(5));
+    for (int t = 0; t < 64; t++) for (int c = 0; c < D; c++) to[place(t, c)] = read_channel(from, t, c);
   }
 }
 
@@ -384,5 +426,6 @@ void fake_run(const Node *n) {
     case RESCALE: for (int64_t i = 0; i < (int64_t)n->p[1]; i++) { half *w = POINTER(half, 0) + i; *w = store(load(*w, INT(2) ? 0 : FP16) * number(n->p[3]), FP16); } break;
     case HEAD_PARTS: head_parts(n); break;
     case JOIN_HEADS: join_heads(n); break;
+    case WIDEN: widen_pages(n); break;
   }
 }
