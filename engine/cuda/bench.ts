@@ -15,6 +15,7 @@ import { Weights } from '../model/weights.ts';
 import { whyNoCuda } from './availability.ts';
 import { CudaEngine, type CudaPrecision } from './cuda-engine.ts';
 import { measureCeilings, type Ceilings } from './ceilings.ts';
+import type { KvFormat } from './kv-memory.ts';
 import { RandomWeights, randomNumbers } from './random-weights.ts';
 
 /** config.json of Llama-3.1-8B, as far as speed depends on it. */
@@ -34,6 +35,7 @@ const half: AttentionSettings = { ...lserve, streamingHeads: 0.5 };
 interface Options {
   readonly model: string;
   readonly precision: CudaPrecision;
+  readonly kvFormat: KvFormat;
   /** As --cuda-kernels fast. */
   readonly fast: boolean;
   readonly depths: readonly number[];
@@ -70,12 +72,12 @@ async function main(): Promise<void> {
   const startSeconds = (performance.now() - began) / 1000;
   for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers(type, 1 << 24));
   const ceilings = measureCeilings(engine.device, engine.memory, type);
-  print(`${engine.device.properties.name}, ${options.precision}${options.fast ? ', fast kernels' : ''}, ${engine.pages * PAGE_TOKENS} tokens of KV memory; weights resident after ${startSeconds.toFixed(1)} s`);
+  print(`${engine.device.properties.name}, ${options.precision}${options.fast ? ', fast kernels' : ''}${options.kvFormat === 'element' ? '' : `, KV memory in ${options.kvFormat}`}, ${engine.pages * PAGE_TOKENS} tokens of KV memory; weights resident after ${startSeconds.toFixed(1)} s`);
   print(`ceilings: copy ${(ceilings.copyBytesPerSecond / 1e12).toFixed(2)} TB/s, products ${(ceilings.flopsPerSecond / 1e12).toFixed(0)} TFLOP/s`);
   const bench = new Bench(engine, spec, { ceilings, repeats: options.repeats });
   const figures = [...await bench.decodeTable(options.depths), ...await bench.batchTable(options.batches), ...await bench.prefillTable(options.prefills)];
   await engine.close();
-  print(JSON.stringify({ device: engine.device.properties.name, precision: options.precision, fast: options.fast, startSeconds, ceilings, figures }));
+  print(JSON.stringify({ device: engine.device.properties.name, precision: options.precision, kvFormat: options.kvFormat, fast: options.fast, startSeconds, ceilings, figures }));
 }
 
 class Bench {
@@ -201,10 +203,11 @@ class Bench {
   #kvBytes(policy: PageListPolicy, pageTable: Int32Array, start: number): number {
     const { classes, classOf } = policy.plan(pageTable, start, 1, 'decode');
     const { headDim } = this.#spec;
+    const tokenBytes = this.#engine.kv.format === 'element' ? headDim * 4 : 2 * (headDim + 4);
     let bytes = 0;
     for (const one of classOf) {
       const { tokens, pick, candidates } = classes[one]!;
-      bytes += tokens * headDim * 4 + (pick > 0 ? candidates.length * 4 * 2 * headDim * 2 / lserve.selectionInterval : 0);
+      bytes += tokens * tokenBytes + (pick > 0 ? candidates.length * 4 * 2 * headDim * 2 / lserve.selectionInterval : 0);
     }
     return bytes;
   }
@@ -215,9 +218,9 @@ class Bench {
   }
 }
 
-async function loadEngine({ model, precision, fast, depths, prefills, batches }: Options, libraries: ConstructorParameters<typeof CudaEngine>[0]['libraries']) {
+async function loadEngine({ model, precision, kvFormat, fast, depths, prefills, batches }: Options, libraries: ConstructorParameters<typeof CudaEngine>[0]['libraries']) {
   const most = Math.max(...depths, ...prefills, ...batches.map(([batch, depth]) => batch * (depth + 2 * PAGE_TOKENS)));
-  const rest = { headOrder: null, precision, pages: { atMost: Math.ceil(most / PAGE_TOKENS) + 1 }, stepTokens: PREFILL_ROWS, libraries, fast };
+  const rest = { headOrder: null, precision, kvFormat, pages: { atMost: Math.ceil(most / PAGE_TOKENS) + 1 }, stepTokens: PREFILL_ROWS, libraries, fast };
   if (model === '') {
     const spec = parseModelSpec(LLAMA_8B);
     return { spec, engine: new CudaEngine({ spec, weights: new RandomWeights(spec), ...rest }) };
@@ -249,6 +252,7 @@ function readOptions(argv: readonly string[]): Options {
     options: {
       model: { type: 'string', default: '' },
       precision: { type: 'string', default: 'fp16' },
+      'kv-precision': { type: 'string', default: 'auto' },
       plain: { type: 'boolean', default: false },
       depths: { type: 'string', default: '1024,8192,16384,32768,131072,262144' },
       prefills: { type: 'string', default: '8192,32768,131072' },
@@ -258,7 +262,8 @@ function readOptions(argv: readonly string[]): Options {
   });
   const numbers = (text: string): number[] => (text === '' ? [] : text.split(',').map(Number));
   return {
-    model: values.model, fast: !values.plain, precision: values.precision === 'bf16' || values.precision === 'fp8' ? values.precision : 'fp16', depths: numbers(values.depths), prefills: numbers(values.prefills),
+    model: values.model, fast: !values.plain, precision: values.precision === 'bf16' || values.precision === 'fp8' ? values.precision : 'fp16',
+    kvFormat: values['kv-precision'] === 'int8' || values['kv-precision'] === 'fp8' ? values['kv-precision'] : 'element', depths: numbers(values.depths), prefills: numbers(values.prefills),
     batches: values.batches === '' ? [] : values.batches.split(',').map((pair) => pair.split('x').map(Number) as [number, number]), repeats: Number(values.repeats),
   };
 }
