@@ -45,11 +45,13 @@ export async function tokenize(client: Client, prompt: string): Promise<number[]
 
 /** The prompts of the document that `family` shares, the longest of exactly (a list of words: at most) `tokens` tokens. */
 export async function buildPrompts(source: Source, family: readonly Task[], seed: number, tokens: number): Promise<readonly Prompt[]> {
-  switch (family[0]) {
+  switch (family[0]!) {
     case 'needle': return (await buildHidden(source, needleDocument(seed), tokens)).prompts;
-    case 'multi-key': return (await buildHidden(source, needlesDocument(seed), tokens)).prompts;
+    case 'multi-key':
+    case 'multi-value':
+    case 'multi-query': return (await buildHidden(source, needlesDocument(seed), tokens)).prompts;
     case 'variable-tracking': return (await buildHidden(source, variablesDocument(seed), tokens)).prompts;
-    default: return listPrompts(source, seed, tokens);
+    case 'common-words': return listPrompts(source, seed, tokens);
   }
 }
 

@@ -45,6 +45,11 @@ describe('prompts', () => {
     }
   });
 
+  it('are those of the shared document, whichever of its tasks is asked', async () => {
+    const all = await buildPrompts(source, FAMILIES[1]!, 7, 2048);
+    for (const task of FAMILIES[1]!) expect(await buildPrompts(source, [task], 7, 2048)).toEqual(all);
+  });
+
   it('refuse a length that the sentences alone exceed', async () => {
     await expect(buildPrompts(source, FAMILIES[1]!, 1, 300)).rejects.toThrow(RangeError);
   });
