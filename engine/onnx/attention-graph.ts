@@ -15,6 +15,8 @@
 import { PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import type { ElementType, Graph, Value } from './graph.ts';
+import { blockAttention, declareBlockInputs } from './block-attention-graph.ts';
+import { blockNames } from './block-inputs.ts';
 import { layerNames, LOGICAL_PAGES, MEMORY_NAMES, type LayerNames, type OnnxPrecision } from './graph-interface.ts';
 import { SelectionGraph } from './selection-graph.ts';
 
@@ -36,6 +38,7 @@ export class AttentionGraph {
     this.#one = graph.constant('float32', [1], Float32Array.of(1));
     graph.input('listShape', 'int64', [4]);
     for (const condition of ['decode', 'queryHeads', 'uniform', 'select', ...(this.#int8 ? ['steps'] : [])]) graph.input(condition, 'bool', []);
+    if (this.#int8) declareBlockInputs(graph);
     graph.input('pick', 'int64', [1]);
     graph.input('asking', 'int32', ['asking']);
     this.#declareMemory();
@@ -48,13 +51,17 @@ export class AttentionGraph {
     const names = layerNames(layer);
     const scaled = this.#int8 ? this.#scale(names, projections) : projections;
     const stored = this.#store(names, scaled);
-    const [attended, picked] = graph.branch('decode', ['float32', 'int32'], {
+    const byKernel = (graph: Graph): Value[] => graph.branch('decode', ['float32', 'int32'], {
       then: (branch) => this.#decode(branch, layer, scaled),
       otherwise: (other) => other.branch('queryHeads', ['float32', 'int32'], {
         then: (branch) => this.#queryHeads(branch, layer, scaled),
         otherwise: (branch) => this.#chunk(branch, layer, { steps: scaled, prefill: { ...scaled, ...stored } }),
       }),
-    }) as [Value, Value];
+    });
+    const [attended, picked] = (this.#int8 ? graph.branch(blockNames.isBlocks, ['float32', 'int32'], {
+      then: (branch) => [blockAttention(branch, this.#spec, names, { q: scaled.q, ...stored }), names.items],
+      otherwise: byKernel,
+    }) : byKernel(graph)) as [Value, Value];
     graph.output(names.picked, picked, 'int32', ['picked']);
     return this.#int8 ? graph.op('Mul', [attended, names.outputScale]) : attended;
   }

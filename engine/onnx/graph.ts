@@ -115,6 +115,11 @@ export class Graph {
     return this.#shared(`${type}:${value}`, type, [], data);
   }
 
+  /** An int8 constant, shared by its shape and contents. */
+  bytes(dimensions: readonly number[], data: Int8Array): Value {
+    return this.#shared(`int8:${dimensions.join('x')}:${data.join()}`, 'int8', dimensions, data);
+  }
+
   constant(type: ElementType, dimensions: readonly number[], data: ArrayBufferView): Value {
     const name = this.#name();
     this.#root.#initializers.push(tensor(name, type, dimensions).bytes(9, bytesOf(data)));

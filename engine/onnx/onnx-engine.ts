@@ -73,6 +73,8 @@ export class OnnxEngine implements Engine {
   readonly #rotated: RotatedPages;
   readonly #inputs: RunInputs;
   readonly #probe: QueryProbe | null;
+  /** The graph has attention by blocks, which knows no sliding windows. */
+  readonly #hasBlocks: boolean;
   #scaleFeeds: Feeds = {};
 
   constructor(session: InferenceSession, { spec, precision, pages, headOrder, probe }: OnnxEngineOptions) {
@@ -81,6 +83,7 @@ export class OnnxEngine implements Engine {
     this.#model = spec;
     this.pages = pages;
     this.spec = engineSpec(spec, precision, headOrder);
+    this.#hasBlocks = precision === 'int8' && spec.slidingWindow.every((window) => window === null);
     const rope = new Rope(spec.rope, spec.headDim);
     this.pageIds = PageRows.idsFor(pages);
     this.memory = new KvMemory({ ...spec, precision, pages: pages + MAX_MOVED_PAGES, ids: this.pageIds + MAX_MOVED_PAGES });
@@ -94,7 +97,7 @@ export class OnnxEngine implements Engine {
     const logits = new Map<Chunk, Float32Array>();
     let pagesRead = 0;
     let pagesScored = 0;
-    for (const run of planRuns(step, this.#picked)) {
+    for (const run of planRuns(step, this.#picked, this.#hasBlocks)) {
       const prepared = this.#inputs.prepare(run);
       const outputs = await this.#session.run({ ...prepared.feeds, ...this.memory.tensors, ...this.#scaleFeeds });
       this.#store(run, outputs);

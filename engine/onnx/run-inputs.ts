@@ -8,15 +8,16 @@ import type { PagePlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import type { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
+import { blockCount, blockFeeds, blockRows, noBlockFeeds } from './block-inputs.ts';
 import { layerNames, type OnnxPrecision } from './graph-interface.ts';
 import type { KvMemory } from './kv-memory.ts';
 import type { PickedPages } from './picked-pages.ts';
 import type { RotatedPages } from './rotated-pages.ts';
-import { givenLists, selectedLists, type LayerLists, type ListItem } from './run-lists.ts';
+import { givenLists, givenRows, selectedLists, type LayerLists, type ListItem } from './run-lists.ts';
 
 /** Chunks that share one run: several with one token each, or a single longer one. */
 export interface Run {
-  readonly kind: 'decode' | 'queryHeads' | 'uniform' | 'split';
+  readonly kind: 'decode' | 'queryHeads' | 'uniform' | 'split' | 'blocks';
   readonly chunks: readonly Chunk[];
   /** Pages that the graph picks for each selecting head; 0 without selection. */
   readonly pick: number;
@@ -32,16 +33,6 @@ export interface PreparedRun {
   readonly selectedItems: readonly Int32Array[];
   readonly pagesRead: number;
   readonly pagesScored: number;
-}
-
-/** The int8 kernel takes rows by fours: a pass of 7 tokens takes longer than one of 8. */
-const STEP_ROWS = 4;
-
-/** Rows behind the tokens of a decode chunk that nobody reads: no token sees those after it. */
-function paddingOf({ chunks }: Run, hasSteps: boolean): number {
-  const { phase, tokens } = chunks[0]!;
-  if (!hasSteps || phase !== 'decode' || tokens.length === 1) return 0;
-  return (STEP_ROWS - (tokens.length % STEP_ROWS)) % STEP_ROWS;
 }
 
 /** Lists of one chunk in one layer: of its KV heads, or of its query heads. */
@@ -77,8 +68,7 @@ export class RunInputs {
   }
 
   prepare(run: Run): PreparedRun {
-    const padding = paddingOf(run, this.#hasSteps);
-    const feeds: Feeds = { ...this.#tokenFeeds(run, padding), ...this.#switches(run) };
+    const feeds: Feeds = { ...this.#tokenFeeds(run), ...this.#switches(run), ...this.#blockFeeds(run) };
     const selectedItems: Int32Array[] = [];
     let pagesRead = 0;
     let pagesScored = 0;
@@ -87,7 +77,7 @@ export class RunInputs {
       const items = this.#items(run, layer, fixed);
       const lists = this.#lists(run, items);
       const names = layerNames(layer) as Record<string, string>;
-      for (const [what, tensor] of layerTensors(run, { items, lists, kvHeads: this.#spec.kvHeads, padding })) feeds[names[what]!] = tensor;
+      for (const [what, tensor] of layerTensors(run, { items, lists, kvHeads: this.#spec.kvHeads })) feeds[names[what]!] = tensor;
       selectedItems.push(lists.items);
       for (const { plan, fixed: pages, selects } of items) {
         pagesRead += pages.length + plan.pick;
@@ -97,7 +87,8 @@ export class RunInputs {
     return { feeds, selectedItems, pagesRead, pagesScored };
   }
 
-  #lists({ kind, pick }: Run, items: readonly ListItem[]): LayerLists {
+  #lists({ kind, chunks, pick }: Run, items: readonly ListItem[]): LayerLists {
+    if (kind === 'blocks') return givenRows(blockRows(items, blockCount(chunks[0]!)));
     const equal = kind !== 'split';
     return pick > 0 ? selectedLists(items, { equal, pick }) : givenLists(items, equal);
   }
@@ -117,8 +108,8 @@ export class RunInputs {
     );
   }
 
-  #tokenFeeds({ chunks }: Run, padding: number): Feeds {
-    const numTokens = chunks.reduce((count, chunk) => count + chunk.tokens.length, padding);
+  #tokenFeeds({ chunks }: Run): Feeds {
+    const numTokens = chunks.reduce((count, chunk) => count + chunk.tokens.length, 0);
     const tokens = new Int32Array(numTokens);
     const { pairs } = this.#rope;
     const cos = new Float32Array(numTokens * pairs); // [tokens, headDim / 2]
@@ -139,6 +130,12 @@ export class RunInputs {
       sin: new Tensor('float32', sin, [numTokens, pairs]),
       outputRows: new Tensor('int32', Int32Array.from(outputRows), [outputRows.length]),
     };
+  }
+
+  /** The int8 graph has inputs of its own for blocks. */
+  #blockFeeds({ kind, chunks }: Run): Feeds {
+    if (!this.#hasSteps) return {};
+    return kind === 'blocks' ? blockFeeds(chunks, this.#spec) : noBlockFeeds();
   }
 
   #switches(run: Run): Feeds {
@@ -190,12 +187,11 @@ interface LayerParts {
   readonly items: readonly ListItem[];
   readonly lists: LayerLists;
   readonly kvHeads: number;
-  readonly padding: number;
 }
 
 /** Named as in layerNames. */
-function layerTensors(run: Run, { items, lists, kvHeads, padding }: LayerParts): readonly [string, Tensor][] {
-  const { past, totals } = listTokens(run, items, padding);
+function layerTensors(run: Run, { items, lists, kvHeads }: LayerParts): readonly [string, Tensor][] {
+  const { past, totals } = listTokens(run, items);
   const numSelected = lists.items.length;
   return [
     ['rows', new Tensor('int32', lists.rows, [lists.rows.length])],
@@ -210,9 +206,9 @@ function layerTensors(run: Run, { items, lists, kvHeads, padding }: LayerParts):
 }
 
 /** Per batch entry of the attention kernel: valid tokens with the new ones, less one; and their total. */
-function listTokens({ kind, chunks }: Run, items: readonly ListItem[], padding: number): { past: Int32Array; totals: Int32Array } {
+function listTokens({ kind, chunks }: Run, items: readonly ListItem[]): { past: Int32Array; totals: Int32Array } {
   const isBatch = kind === 'decode' || kind === 'queryHeads';
-  const numTokens = isBatch ? 1 : chunks[0]!.tokens.length + padding;
+  const numTokens = isBatch ? 1 : chunks[0]!.tokens.length;
   const lists = kind === 'uniform' ? items.slice(0, 1) : items;
   const past = Int32Array.from(lists, ({ plan }) => plan.tokens + numTokens - 1);
   const totals = past.map((tokens) => tokens + 1);

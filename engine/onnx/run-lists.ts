@@ -47,7 +47,12 @@ export function givenLists(items: readonly ListItem[], equal: boolean): LayerLis
     writeGiven(rows, offset, item);
     offset += lengths[i]!;
   });
-  return { rows, lengths, items: NONE, candidates: NONE, numCandidates: 0, bias: NO_BIAS, order: NONE };
+  return { ...givenRows(rows), lengths };
+}
+
+/** Rows that are laid out already. */
+export function givenRows(rows: Int32Array): LayerLists {
+  return { rows, lengths: NONE, items: NONE, candidates: NONE, numCandidates: 0, bias: NO_BIAS, order: NONE };
 }
 
 /** Lists of which the graph picks `pick` entries each for the items that have candidates. */
@@ -56,7 +61,7 @@ export function selectedLists(items: readonly ListItem[], { equal, pick }: { equ
   const chosen = items.flatMap((item, i) => (item.selects ? [i] : []));
   const selected = Int32Array.from(chosen.length > 0 ? chosen : [0]);
   const numPicked = selected.length * pick;
-  const given = givenRows(items);
+  const given = allGivenRows(items);
   const padding = numPicked + given.length - 1;
   const order = new Int32Array(sum(lengths)).fill(padding);
   let offset = 0;
@@ -72,7 +77,7 @@ export function selectedLists(items: readonly ListItem[], { equal, pick }: { equ
 }
 
 /** Rows of every item that are known now, and row 0 for padding at the end. */
-function givenRows(items: readonly ListItem[]): Int32Array {
+function allGivenRows(items: readonly ListItem[]): Int32Array {
   const rows = new Int32Array(items.reduce((count, item) => count + numGiven(item), 0) + 1);
   let offset = 0;
   for (const item of items) offset = writeGiven(rows, offset, item);

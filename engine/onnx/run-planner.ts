@@ -1,18 +1,23 @@
 /**
  * Cuts a step into runs of the session. Decode steps share a run when their lists have about one length,
- * since a run's tensors are rectangular; chunks of several tokens run alone. Chunks of one sequence
+ * since a run's tensors are rectangular; chunks of several tokens run alone, but for those that are attended by blocks. Chunks of one sequence
  * keep their order. Pure. Called by onnx-engine.ts.
  */
 import { MAX_MOVED_PAGES, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
 import { countMovedPages } from '../check-chunk.ts';
 import type { Chunk } from '../engine.ts';
+import { blockCount, readsBlocks } from './block-inputs.ts';
 import type { PickedPages } from './picked-pages.ts';
 import type { Run } from './run-inputs.ts';
 
 /** Lists this short always share a run: padding costs less than another pass over the weights. */
 const SHORT_LIST_PAGES = 64;
 
-export function* planRuns(step: readonly Chunk[], picked: PickedPages): Generator<Run> {
+/** Blocks of all sequences of a run: more would not stay in the cache between its nodes. */
+const MOST_BLOCKS = 64;
+
+/** `hasBlocks`: whether the graph has attention by blocks. */
+export function* planRuns(step: readonly Chunk[], picked: PickedPages, hasBlocks: boolean): Generator<Run> {
   const waiting = new Map<string, Chunk[]>();
   const sequences = new Set<number>();
   for (const chunk of step) {
@@ -20,21 +25,29 @@ export function* planRuns(step: readonly Chunk[], picked: PickedPages): Generato
       yield* decodeRuns(waiting, picked);
       sequences.clear();
     }
-    if (chunk.tokens.length > 1) {
+    const byBlocks = hasBlocks && readsBlocks(chunk);
+    if (chunk.tokens.length > 1 && !byBlocks) {
       yield chunkRun(chunk, picked);
       continue;
     }
-    addTo(waiting, `${singleKind(chunk)} ${sizeClass(chunk.attention)}`, chunk);
+    const key = byBlocks ? `blocks ${blockCount(chunk)} ${chunk.tokens.length}` : `${singleKind(chunk)} ${sizeClass(chunk.attention)}`;
+    addTo(waiting, key, chunk);
     sequences.add(chunk.sequenceId);
   }
   yield* decodeRuns(waiting, picked);
 }
 
 function* decodeRuns(groups: Map<string, Chunk[]>, picked: PickedPages): Generator<Run> {
-  for (const chunks of groups.values()) {
-    for (const part of cutByMovedPages(chunks)) yield* decodeGroup(part, picked);
+  for (const [key, chunks] of groups) {
+    if (key.startsWith('blocks')) yield* blockRuns(chunks);
+    else for (const part of cutByMovedPages(chunks)) yield* decodeGroup(part, picked);
   }
   groups.clear();
+}
+
+function* blockRuns(chunks: readonly Chunk[]): Generator<Run> {
+  const size = Math.max(1, Math.floor(MOST_BLOCKS / blockCount(chunks[0]!)));
+  for (let from = 0; from < chunks.length; from += size) yield { kind: 'blocks', chunks: chunks.slice(from, from + size), pick: 0, numSelecting: 0 };
 }
 
 /** A run reads its turned copies at once, so all of them must exist together. */

@@ -4,7 +4,7 @@
  */
 import { PAGE_TOKENS, type AttentionPlan, type HeadGeometry, type PageListPolicy, type PageRange } from './page-list.ts';
 import { classifyHeads, windowLists, type HeadClasses } from './head-classes.ts';
-import { NO_HEADS, NO_RANGE, pagesFrom } from './lists.ts';
+import { NO_HEADS, NO_RANGE, pagesFrom, untilBlockEnds } from './lists.ts';
 
 export const DENSE_NAMESPACE = 'dense';
 
@@ -27,8 +27,8 @@ export class DensePages implements PageListPolicy {
     return Infinity;
   }
 
-  maxDecodeTokens(): number {
-    return Infinity;
+  maxDecodeTokens(start: number): number {
+    return untilBlockEnds(start);
   }
 
   plan(pageTable: Int32Array, start: number): AttentionPlan {

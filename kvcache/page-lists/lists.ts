@@ -2,7 +2,7 @@
  * The pieces that page lists are made of: page arithmetic, and the two shapes of `fixed` that several
  * techniques share. Knows no technique and no model. Called by dense.ts, streaming.ts and lserve.ts.
  */
-import { PAGE_TOKENS, type PagePlan, type PageRange } from './page-list.ts';
+import { BLOCK_TOKENS, PAGE_TOKENS, type PagePlan, type PageRange } from './page-list.ts';
 
 /**
  * Sparse prefill works in spans of this many tokens, aligned in the text: all queries of a span share one
@@ -58,6 +58,11 @@ export function sinksAndRecent(pageTable: Int32Array, ends: { numSinks: number; 
 export function maxDenseOrSpan(start: number, exactTokens: number): number {
   const lastSpan = Math.max(spanPage(start), spanPage(exactTokens)) * PAGE_TOKENS;
   return lastSpan + PREFILL_SPAN_TOKENS - start;
+}
+
+/** Tokens from `start` to the end of its block: where a decode chunk ends whose list may hold the whole text. */
+export function untilBlockEnds(start: number): number {
+  return BLOCK_TOKENS - (start % BLOCK_TOKENS);
 }
 
 function fixedList(fixed: Int32Array, start: number): PagePlan {

@@ -10,7 +10,7 @@ import {
 import { classifyHeads, windowLists, type HeadClasses } from './head-classes.ts';
 import { DENSE_NAMESPACE } from './dense.ts';
 import {
-  listTokens, maxDenseOrSpan, NO_RANGE, pagesFor, pagesFrom, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage,
+  listTokens, maxDenseOrSpan, NO_RANGE, pagesFor, pagesFrom, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage, untilBlockEnds,
 } from './lists.ts';
 
 /** What a retrieval head reads unasked: a page of sink and two whole recent pages, beside the partial one. */
@@ -67,9 +67,9 @@ export class LServePages implements PageListPolicy {
     return this.#exactPrefillTokens === Infinity ? Infinity : maxDenseOrSpan(start, this.#exactPrefillTokens);
   }
 
-  /** Up to where the window of the streaming heads moves, or the retrieval heads begin to pick or pick anew. */
+  /** Up to where a block ends, the window of the streaming heads moves, or the retrieval heads begin to pick or pick anew. */
   maxDecodeTokens(start: number): number {
-    const unmoved = maxDenseOrSpan(start, this.#exactWindow);
+    const unmoved = Math.min(maxDenseOrSpan(start, this.#exactWindow), untilBlockEnds(start));
     if (!this.#hasRetrieval) return unmoved;
     return Math.min(unmoved, start <= this.#budgetTokens ? this.#budgetTokens + 1 - start : this.#untilFresh(start));
   }

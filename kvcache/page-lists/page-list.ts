@@ -8,6 +8,11 @@
 export const PAGE_TOKENS = 64;
 /** Tokens per logical page: the unit that min/max key statistics describe (LServe, arXiv 2502.14866). */
 export const LOGICAL_PAGE_TOKENS = 16;
+/**
+ * Engines may add up attention over a long text by blocks of so many tokens, counted from its beginning: no decode chunk
+ * of a list that holds the whole text goes beyond one, so that it adds up what single steps add up.
+ */
+export const BLOCK_TOKENS = 1024;
 /** Pages that the lists of one chunk may move (positionDelta): engines keep turned copies of them. */
 export const MAX_MOVED_PAGES = 256;
 

@@ -9,7 +9,9 @@ import {
 } from './page-list.ts';
 import { classifyHeads, windowLists, type HeadClasses } from './head-classes.ts';
 import { DENSE_NAMESPACE } from './dense.ts';
-import { maxDenseOrSpan, NO_HEADS, NO_RANGE, pagesFor, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage, windowPage } from './lists.ts';
+import {
+  maxDenseOrSpan, NO_HEADS, NO_RANGE, pagesFor, PREFILL_SPAN_TOKENS, sinksAndRecent, spanPage, untilBlockEnds, windowPage,
+} from './lists.ts';
 
 export class StreamingPages implements PageListPolicy {
   readonly prefixNamespace: string;
@@ -45,7 +47,7 @@ export class StreamingPages implements PageListPolicy {
   }
 
   maxDecodeTokens(start: number): number {
-    return maxDenseOrSpan(start, this.#exactTokens);
+    return Math.min(maxDenseOrSpan(start, this.#exactTokens), untilBlockEnds(start));
   }
 
   plan(pageTable: Int32Array, start: number): AttentionPlan {

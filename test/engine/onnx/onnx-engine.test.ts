@@ -11,7 +11,7 @@ import { createPageListPolicy } from '../../../kvcache/page-lists/create.ts';
 import type { AttentionSettings } from '../../../kvcache/page-lists/page-list.ts';
 import { packagePath } from '../../../server/package.ts';
 import { engineCases } from '../engine.cases.ts';
-import { chunkOf, picking, randomText, readText, type Planner } from '../texts.ts';
+import { chunkOf, dense, listOf, picking, planOf, randomText, readText, relativeError, type Planner, type Text } from '../texts.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 
 async function makeOnnx({ dir, spec }: TinyModel, pages: number, precision: OnnxPrecision): Promise<OnnxEngine> {
@@ -70,11 +70,7 @@ describe('int8 decode chunks of the bundled model give single steps to the bit',
   };
   let engine: OnnxEngine;
   beforeAll(async () => {
-    const dir = packagePath('models/longspan-16m');
-    const spec = parseModelSpec(await readJsonFile(join(dir, 'config.json')));
-    const weights = await Weights.open(dir, spec);
-    engine = await createOnnxEngine({ spec, weights, precision: 'int8', threads: 1, pages: 60, headOrder: await readHeadOrder(dir, '', spec) });
-    weights.close();
+    engine = await bundledEngine(60);
   });
   afterAll(() => engine.close());
 
@@ -104,6 +100,90 @@ describe('int8 decode chunks of the bundled model give single steps to the bit',
     expect(firstDifference(together.logits[1]!, single.subarray(0, 17 * engine.spec.vocab))).toBeNull();
   });
 });
+
+describe('int8 decode over a long text, by blocks, on the bundled model', () => {
+  const from = 8192 + 990;
+  const to = from + 60; // Beyond the end of a block, at 9216.
+  let engine: OnnxEngine;
+  let single: Float32Array;
+  const text = (id: 1 | 2) => randomText(id, to, { vocab: engine.spec.vocab, firstPage: id === 1 ? 0 : 146 });
+  const decoded = (cuts: readonly number[], planner: Planner = dense) => readInCuts(engine, text(1), cuts, planner);
+
+  beforeAll(async () => {
+    engine = await bundledEngine(300);
+    // Prefilled over short lists, which is quick: what counts is decoding over whatever lies there.
+    for (const id of [1, 2] as const) await readText(engine, text(id), { to: from, chunkTokens: 256, planner: recentPages });
+    single = await decoded(Array.from({ length: to - from + 1 }, (_, i) => from + i));
+  }, 120_000);
+  afterAll(() => engine.close());
+
+  test('chunks that end where blocks end give single steps to the bit', async () => {
+    const policy = createPageListPolicy({
+      attention: 'dense', tokenBudget: 512, sinkTokens: 128, localTokens: 256, streamingHeads: 0,
+      selectionInterval: 64, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
+    }, engine.spec);
+    for (const most of [2, 7, 17]) {
+      const cuts = [from];
+      for (let start = from; start < to; cuts.push(start)) start += Math.min(most, to - start, policy.maxDecodeTokens(start));
+      expect(cuts).toContain(9216);
+      expect(firstDifference(await decoded(cuts), single)).toBeNull();
+    }
+  });
+
+  test('company changes nothing, to the bit', async () => {
+    const chunks = ([1, 2] as const).map((id) => chunkOf(engine, text(id), { start: from, end: from + 5 }, { phase: 'decode' }));
+    const alone: Float32Array[] = [];
+    for (const chunk of chunks) alone.push((await engine.run([chunk])).logits[0]!);
+    const together = (await engine.run(chunks)).logits;
+    alone.forEach((rows, i) => { expect(firstDifference(together[i]!, rows)).toBeNull(); });
+    expect(firstDifference(alone[0]!, single.subarray(0, 5 * engine.spec.vocab))).toBeNull();
+  });
+
+  test('what lay on pages before changes nothing', async () => {
+    for (const page of text(1).pageTable.subarray(Math.ceil(from / 64))) engine.memory.poison(page, 100);
+    expect(firstDifference(await decoded([from, from + 7, 9216, to]), single)).toBeNull();
+  });
+
+  test('it is what the other kernel gives, within the rounding of bytes', async () => {
+    // The same list for two classes of heads: such a plan does not go by blocks.
+    const apart: Planner = (...args) => {
+      const plan = dense(...args);
+      return { ...plan, classes: [plan.classes[0]!, plan.classes[0]!] };
+    };
+    const other = await decoded(Array.from({ length: to - from + 1 }, (_, i) => from + i), apart);
+    expect(firstDifference(other, single)).not.toBeNull();
+    expect(relativeError(single, other)).toBeLessThan(0.08);
+  });
+});
+
+/** The chunk's own tokens and the four pages before them. */
+const recentPages: Planner = (engine, { pageTable }, start) => {
+  const used = Math.ceil(start / 64);
+  const first = Math.max(0, used - 4);
+  return planOf(engine, listOf(pageTable.subarray(first, used), start - 64 * first));
+};
+
+/** All rows of logits of the chunks between the cuts. */
+async function readInCuts(engine: OnnxEngine, text: Text, cuts: readonly number[], planner: Planner): Promise<Float32Array> {
+  const rows: Float32Array[] = [];
+  for (let i = 0; i + 1 < cuts.length; i++) {
+    rows.push(await readText(engine, text, { from: cuts[i]!, to: cuts[i + 1]!, planner, phase: 'decode' }));
+  }
+  const all = new Float32Array(rows.reduce((sum, { length }) => sum + length, 0));
+  rows.reduce((at, part) => { all.set(part, at); return at + part.length; }, 0);
+  return all;
+}
+
+async function bundledEngine(pages: number): Promise<OnnxEngine> {
+  const dir = packagePath('models/longspan-16m');
+  const spec = parseModelSpec(await readJsonFile(join(dir, 'config.json')));
+  const weights = await Weights.open(dir, spec);
+  try {
+    return await createOnnxEngine({ spec, weights, precision: 'int8', threads: 1, pages, headOrder: await readHeadOrder(dir, '', spec) });
+  } finally {
+    weights.close();
+  }
+}
 
 function firstDifference(a: Float32Array, b: Float32Array): number | null {
   expect(a.length).toBe(b.length);

@@ -16,7 +16,7 @@ function chunk(sequenceId: number, tokens: number, list: { fixed?: number; pick?
 }
 
 function runsOf(step: readonly Chunk[], picked = new PickedPages()) {
-  return [...planRuns(step, picked)].map(({ kind, chunks, pick, numSelecting }) => ({ kind, ids: chunks.map(({ sequenceId }) => sequenceId), pick, numSelecting }));
+  return [...planRuns(step, picked, true)].map(({ kind, chunks, pick, numSelecting }) => ({ kind, ids: chunks.map(({ sequenceId }) => sequenceId), pick, numSelecting }));
 }
 
 test('decode steps with short lists share one run, prefill chunks run alone', () => {
