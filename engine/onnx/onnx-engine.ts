@@ -21,7 +21,7 @@ import { calibrateScales, scaleInputs, type LayerScales } from './kv-scales.ts';
 import { PickedPages } from './picked-pages.ts';
 import { RotatedPages } from './rotated-pages.ts';
 import { listsOf, RunInputs, type Feeds, type PreparedRun, type Run } from './run-inputs.ts';
-import { planRuns } from './run-planner.ts';
+import { planRuns, type PlanOptions } from './run-planner.ts';
 
 export interface OnnxEngineOptions {
   readonly spec: ModelSpec;
@@ -73,21 +73,20 @@ export class OnnxEngine implements Engine {
   readonly #rotated: RotatedPages;
   readonly #inputs: RunInputs;
   readonly #probe: QueryProbe | null;
-  /** The graph has attention by blocks, which knows no sliding windows. */
-  readonly #hasBlocks: boolean;
+  readonly #plan: PlanOptions;
   #scaleFeeds: Feeds = {};
 
-  constructor(session: InferenceSession, { spec, precision, pages, headOrder, probe }: OnnxEngineOptions) {
+  constructor(session: InferenceSession, { spec, precision, threads, pages, headOrder, probe }: OnnxEngineOptions) {
     this.#session = session;
     this.#probe = probe ?? null;
     this.#model = spec;
     this.pages = pages;
     this.spec = engineSpec(spec, precision, headOrder);
-    this.#hasBlocks = precision === 'int8' && spec.slidingWindow.every((window) => window === null);
     const rope = new Rope(spec.rope, spec.headDim);
     this.pageIds = PageRows.idsFor(pages);
     this.memory = new KvMemory({ ...spec, precision, pages: pages + MAX_MOVED_PAGES, ids: this.pageIds + MAX_MOVED_PAGES });
     this.#picked = new PickedPages();
+    this.#plan = planOptions(spec, { precision, threads }, this.#picked);
     this.#rotated = new RotatedPages({ memory: this.memory, rope, firstPage: this.pageIds, numPages: MAX_MOVED_PAGES });
     this.#inputs = new RunInputs({ spec, precision, rope, memory: this.memory, picked: this.#picked, rotated: this.#rotated });
   }
@@ -97,7 +96,7 @@ export class OnnxEngine implements Engine {
     const logits = new Map<Chunk, Float32Array>();
     let pagesRead = 0;
     let pagesScored = 0;
-    for (const run of planRuns(step, this.#picked, this.#hasBlocks)) {
+    for (const run of planRuns(step, this.#plan)) {
       const prepared = this.#inputs.prepare(run);
       const outputs = await this.#session.run({ ...prepared.feeds, ...this.memory.tensors, ...this.#scaleFeeds });
       this.#store(run, outputs);
@@ -198,6 +197,15 @@ export class OnnxEngine implements Engine {
       row += numRows;
     }
   }
+}
+
+/** Attention by blocks is for int8 and knows no sliding windows. */
+function planOptions({ heads, slidingWindow }: ModelSpec, { precision, threads }: Pick<OnnxEngineOptions, 'precision' | 'threads'>, picked: PickedPages): PlanOptions {
+  return {
+    picked,
+    hasBlocks: precision === 'int8' && slidingWindow.every((window) => window === null),
+    leastBatch: precision === 'int8' ? Math.ceil(threads / heads) : 1,
+  };
 }
 
 function engineSpec(spec: ModelSpec, precision: OnnxPrecision, headOrder: Int32Array | null): EngineSpec {

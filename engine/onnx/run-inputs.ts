@@ -35,6 +35,11 @@ export interface PreparedRun {
   readonly pagesScored: number;
 }
 
+/** A row behind the token of a step that runs as a chunk (run-planner.ts), which nobody reads: no token sees those after it. */
+function paddingOf({ kind, chunks }: Run): number {
+  return (kind === 'uniform' || kind === 'split') && chunks[0]!.tokens.length === 1 && chunks[0]!.phase === 'decode' ? 1 : 0;
+}
+
 /** Lists of one chunk in one layer: of its KV heads, or of its query heads. */
 export function listsOf({ kind }: Run, { heads, kvHeads }: Pick<ModelSpec, 'heads' | 'kvHeads'>): number {
   return kind === 'queryHeads' ? heads : kvHeads;
@@ -108,8 +113,9 @@ export class RunInputs {
     );
   }
 
-  #tokenFeeds({ chunks }: Run): Feeds {
-    const numTokens = chunks.reduce((count, chunk) => count + chunk.tokens.length, 0);
+  #tokenFeeds(run: Run): Feeds {
+    const { chunks } = run;
+    const numTokens = chunks.reduce((count, chunk) => count + chunk.tokens.length, paddingOf(run));
     const tokens = new Int32Array(numTokens);
     const { pairs } = this.#rope;
     const cos = new Float32Array(numTokens * pairs); // [tokens, headDim / 2]
@@ -206,9 +212,10 @@ function layerTensors(run: Run, { items, lists, kvHeads }: LayerParts): readonly
 }
 
 /** Per batch entry of the attention kernel: valid tokens with the new ones, less one; and their total. */
-function listTokens({ kind, chunks }: Run, items: readonly ListItem[]): { past: Int32Array; totals: Int32Array } {
+function listTokens(run: Run, items: readonly ListItem[]): { past: Int32Array; totals: Int32Array } {
+  const { kind, chunks } = run;
   const isBatch = kind === 'decode' || kind === 'queryHeads';
-  const numTokens = isBatch ? 1 : chunks[0]!.tokens.length;
+  const numTokens = isBatch ? 1 : chunks[0]!.tokens.length + paddingOf(run);
   const lists = kind === 'uniform' ? items.slice(0, 1) : items;
   const past = Int32Array.from(lists, ({ plan }) => plan.tokens + numTokens - 1);
   const totals = past.map((tokens) => tokens + 1);

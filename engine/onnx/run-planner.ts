@@ -16,13 +16,24 @@ const SHORT_LIST_PAGES = 64;
 /** Blocks of all sequences of a run: more would not stay in the cache between its nodes. */
 const MOST_BLOCKS = 64;
 
-/** `hasBlocks`: whether the graph has attention by blocks. */
-export function* planRuns(step: readonly Chunk[], picked: PickedPages, hasBlocks: boolean): Generator<Run> {
+export interface PlanOptions {
+  readonly picked: PickedPages;
+  /** Whether the graph has attention by blocks. */
+  readonly hasBlocks: boolean;
+  /**
+   * The kernel adds up a single token's list in another order, by parts, where a run has fewer sequences than this: more
+   * threads than heads. Such steps run one by one, as chunks, so that they add up what company and verification do.
+   */
+  readonly leastBatch: number;
+}
+
+export function* planRuns(step: readonly Chunk[], options: PlanOptions): Generator<Run> {
+  const { picked, hasBlocks } = options;
   const waiting = new Map<string, Chunk[]>();
   const sequences = new Set<number>();
   for (const chunk of step) {
     if (sequences.has(chunk.sequenceId)) {
-      yield* decodeRuns(waiting, picked);
+      yield* decodeRuns(waiting, options);
       sequences.clear();
     }
     const byBlocks = hasBlocks && readsBlocks(chunk);
@@ -34,13 +45,13 @@ export function* planRuns(step: readonly Chunk[], picked: PickedPages, hasBlocks
     addTo(waiting, key, chunk);
     sequences.add(chunk.sequenceId);
   }
-  yield* decodeRuns(waiting, picked);
+  yield* decodeRuns(waiting, options);
 }
 
-function* decodeRuns(groups: Map<string, Chunk[]>, picked: PickedPages): Generator<Run> {
+function* decodeRuns(groups: Map<string, Chunk[]>, options: PlanOptions): Generator<Run> {
   for (const [key, chunks] of groups) {
     if (key.startsWith('blocks')) yield* blockRuns(chunks);
-    else for (const part of cutByMovedPages(chunks)) yield* decodeGroup(part, picked);
+    else for (const part of cutByMovedPages(chunks)) yield* decodeGroup(part, options);
   }
   groups.clear();
 }
@@ -67,8 +78,12 @@ function cutByMovedPages(chunks: readonly Chunk[]): Chunk[][] {
 }
 
 /** One run for each number of pages to pick; chunks that pick nothing now ride in the first. */
-function* decodeGroup(chunks: readonly Chunk[], picked: PickedPages): Generator<Run> {
+function* decodeGroup(chunks: readonly Chunk[], { picked, leastBatch }: PlanOptions): Generator<Run> {
   const kind = singleKind(chunks[0]!);
+  if (kind === 'decode' && chunks.length < leastBatch) {
+    for (const chunk of chunks) yield chunkRun(chunk, picked);
+    return;
+  }
   const given: Chunk[] = [];
   const selecting = new Map<number, Chunk[]>();
   for (const chunk of chunks) {

@@ -15,8 +15,8 @@ function chunk(sequenceId: number, tokens: number, list: { fixed?: number; pick?
   return { sequenceId, phase, tokens: new Int32Array(tokens), start: 640_000, pageTable: new Int32Array(10_001), attention, promptTokens: 1, logits: 'last' };
 }
 
-function runsOf(step: readonly Chunk[], picked = new PickedPages()) {
-  return [...planRuns(step, picked, true)].map(({ kind, chunks, pick, numSelecting }) => ({ kind, ids: chunks.map(({ sequenceId }) => sequenceId), pick, numSelecting }));
+function runsOf(step: readonly Chunk[], picked = new PickedPages(), leastBatch = 1) {
+  return [...planRuns(step, { picked, hasBlocks: true, leastBatch })].map(({ kind, chunks, pick, numSelecting }) => ({ kind, ids: chunks.map(({ sequenceId }) => sequenceId), pick, numSelecting }));
 }
 
 test('decode steps with short lists share one run, prefill chunks run alone', () => {
@@ -66,4 +66,24 @@ test('sequences whose query heads pick for themselves share runs of their own', 
 
 test('different numbers of pages to pick need different runs', () => {
   expect(runsOf([chunk(1, 1, { pick: 8 }), chunk(2, 1, { pick: 12 })])).toHaveLength(2);
+});
+
+test('a batch too small for the threads runs one by one, as chunks', () => {
+  const kinds = (step: readonly Chunk[]) => runsOf(step, new PickedPages(), 2).map(({ kind, ids }) => ({ kind, ids }));
+  expect(kinds([chunk(1, 1)])).toEqual([{ kind: 'uniform', ids: [1] }]);
+  expect(kinds([chunk(1, 1), chunk(2, 1, { fixed: 1000 }), chunk(3, 1)])).toEqual([{ kind: 'decode', ids: [1, 3] }, { kind: 'uniform', ids: [2] }]);
+});
+
+test('long texts that are read whole are attended by blocks, as many tokens and blocks as each other, 64 blocks together', () => {
+  const long = (sequenceId: number, tokens: number, start: number): Chunk => {
+    const one = chunk(sequenceId, tokens);
+    const plan = { ...one.attention.classes[0]!, fixed: new Int32Array(Math.ceil(start / 64)), tokens: start };
+    return { ...one, phase: 'decode', start, attention: { ...one.attention, classes: [plan] } };
+  };
+  const kinds = (step: readonly Chunk[]) => runsOf(step).map(({ kind, ids }) => ({ kind, ids }));
+  expect(kinds([long(1, 1, 8191), long(2, 1, 8192), long(3, 5, 8300), long(4, 5, 9000), long(5, 5, 9213), long(6, 1, 9000)])).toEqual([
+    { kind: 'uniform', ids: [5] }, // Goes beyond its block.
+    { kind: 'decode', ids: [1] }, { kind: 'blocks', ids: [2, 6] }, { kind: 'blocks', ids: [3, 4] },
+  ]);
+  expect(kinds([1, 2, 3].map((id) => long(id, 1, 32_000)))).toEqual([{ kind: 'blocks', ids: [1, 2] }, { kind: 'blocks', ids: [3] }]);
 });
