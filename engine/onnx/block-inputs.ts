@@ -35,11 +35,12 @@ export function blockCount({ start }: Pick<Chunk, 'start'>): number {
 export function blockRows(items: readonly ListItem[], numBlocks: number): Int32Array {
   const full = numBlocks * BLOCK_PAGES;
   const rows = new Int32Array(items.length * (full + BLOCK_PAGES));
-  items.forEach(({ fixed, rowOf }, item) => {
-    const row = (page: number): number => rowOf(fixed[Math.min(page, fixed.length - 1)]!);
-    for (let page = 0; page < full; page++) rows[item * full + page] = row(page);
-    const last = items.length * full + item * BLOCK_PAGES;
-    for (let page = 0; page < BLOCK_PAGES; page++) rows[last + page] = row(full + page);
+  const pages = new Int32Array(full + BLOCK_PAGES);
+  items.forEach(({ fixed, fillRows }, item) => {
+    pages.set(fixed);
+    pages.fill(fixed.at(-1)!, fixed.length);
+    fillRows(rows, item * full, pages.subarray(0, full));
+    fillRows(rows, items.length * full + item * BLOCK_PAGES, pages.subarray(full));
   });
   return rows;
 }
