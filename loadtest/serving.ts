@@ -109,7 +109,7 @@ async function measure({ client, model, book }: Subject, { shared, outputLen }: 
   const prompts = Array.from({ length: at.clients }, (_, i) => promptOf(book, at, i, shared));
   const askAll = async (onContent: (count: number) => void): Promise<StreamResult[]> => {
     const answers = await Promise.all(prompts.map((prompt) => client.stream('/v1/completions', {
-      model, prompt, max_tokens: outputLen, min_tokens: outputLen, ignore_eos: true, temperature: 0, long_context: settingsOf(at.row),
+      model, prompt, max_tokens: outputLen, ignore_eos: true, temperature: 0, long_context: settingsOf(at.row),
     }, { onContent })));
     const failed = answers.find(({ error }) => error !== null);
     if (failed !== undefined) throw new Error(`${at.row}, ${at.tokens} tokens, ${at.clients} clients: ${failed.error}`);

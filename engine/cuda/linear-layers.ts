@@ -27,7 +27,7 @@ const FEW = [8, 16] as const;
 /** Weights in 16 bits: for more rows the library's products are as fast. */
 const MOST_FEW = 8;
 /** fp8 weights: as many launches as read no more than widening them would. */
-const MOST_FEW_FP8 = 64;
+const MOST_FEW_FP8 = 48;
 /** The kernel takes whole 16-byte accesses of four lanes. */
 const INNER_UNIT = { element: 32, fp8: 64 } as const;
 
