@@ -18,6 +18,7 @@ import { verify } from '../verify.ts';
 import { whyNoCuda } from './availability.ts';
 import { CudaEngine } from './cuda-engine.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
+import type { KvFormat } from './kv-memory.ts';
 import { RandomWeights, randomNumbers } from './random-weights.ts';
 
 const LLAMA_2_7B = {
@@ -45,6 +46,8 @@ interface Options {
   readonly lowerAcceptance: number;
   readonly draftTokens: readonly number[];
   readonly lowerTokens: number;
+  /** Of the target's KV memory. */
+  readonly kvFormat: KvFormat;
 }
 
 interface Figure {
@@ -294,17 +297,17 @@ async function main(options: Options): Promise<void> {
     print(JSON.stringify({ skipped: reason }));
     return;
   }
-  const open = (config: object, pages: { exactly: number } | { atMost: number }): CudaEngine => {
+  const open = (config: object, pages: { exactly: number } | { atMost: number }, kvFormat: KvFormat = 'element'): CudaEngine => {
     const spec = parseModelSpec(config);
-    const engine = new CudaEngine({ spec, weights: new RandomWeights(spec), headOrder: null, precision: 'fp16', pages, stepTokens: 64, libraries, fast: true });
+    const engine = new CudaEngine({ spec, weights: new RandomWeights(spec), headOrder: null, precision: 'fp16', kvFormat, pages, stepTokens: 64, libraries, fast: true });
     for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers('fp16', 1 << 24));
     return engine;
   };
   const small = open(LLAMA_68M, { exactly: SMALL_TOKENS / PAGE_TOKENS + 1 });
-  const target = open(LLAMA_2_7B, { atMost: options.length / PAGE_TOKENS + 1 });
+  const target = open(LLAMA_2_7B, { atMost: options.length / PAGE_TOKENS + 1 }, options.kvFormat);
   const bench = new Bench(target, small, options);
   const plain = await bench.plain();
-  print(`${target.device.properties.name}: text of ${bench.length} tokens, middle level reads ${options.budget}, a small model's tokens are accepted at ${options.lowerAcceptance}`);
+  print(`${target.device.properties.name}${options.kvFormat === 'element' ? '' : `, KV memory in ${options.kvFormat}`}: text of ${bench.length} tokens, middle level reads ${options.budget}, a small model's tokens are accepted at ${options.lowerAcceptance}`);
   print(`plain dense decoding: ${plain.toFixed(2)} ms a token\n`);
   print(`${'accepted'.padEnd(10)}${'below'.padEnd(8)}${['drafted', 'tokens a pass', 'ms a token', 'gain'].map((name) => name.padStart(15)).join('')}   passes, ms`);
   const figures: (Figure & { passMilliseconds: object })[] = [];
@@ -334,12 +337,14 @@ function readOptions(argv: readonly string[]): Options {
       'lower-acceptance': { type: 'string', default: '0.7' },
       'draft-tokens': { type: 'string', default: '4,7,12' },
       'lower-tokens': { type: 'string', default: '2' },
+      'kv-precision': { type: 'string', default: 'auto' },
     },
   });
   const numbers = (text: string): number[] => text.split(',').map(Number);
   return {
     length: Number(values.length), budget: Number(values.budget), tokens: Number(values.tokens), acceptances: numbers(values.acceptances),
     lowerAcceptance: Number(values['lower-acceptance']), draftTokens: numbers(values['draft-tokens']), lowerTokens: Number(values['lower-tokens']),
+    kvFormat: values['kv-precision'] === 'int8' || values['kv-precision'] === 'fp8' ? values['kv-precision'] : 'element',
   };
 }
 
