@@ -12,7 +12,7 @@ const KV_HEADS = 2;
 const GROUP = 4;
 const TOKENS = 333;
 const formats = {
-  int8: { define: 'KV_INT8', largest: 127, error: 0.01, number: (byte: number) => (byte << 24) >> 24 },
+  int8: { define: 'KV_INT8', largest: 127, error: 0.02, number: (byte: number) => (byte << 24) >> 24 },
   fp8: { define: 'KV_FP8', largest: 448, error: 0.04, number: fromFp8 },
 } as const;
 
