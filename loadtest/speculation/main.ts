@@ -5,7 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { Client, HttpError } from '../client.ts';
-import { readChatFrame } from '../eval/build.ts';
+import { readChatFrame, tokenize } from '../eval/build.ts';
 import { firstModel } from '../load.ts';
 import { tokenizeBook } from '../needle-tests.ts';
 import { integer } from '../options.ts';
@@ -14,7 +14,7 @@ import { startServer } from '../server-process.ts';
 import { alignColumns } from '../table.ts';
 import { figuresOf, tableOf, type Cell, type Figure } from './figures.ts';
 import { measureBatch, prefill, ROWS, type Measured, type Subject } from './measure.ts';
-import { buildWorkloads, WORKLOADS, type Workload } from './workloads.ts';
+import { buildWorkloads, quotedShare, WORKLOADS, type Workload } from './workloads.ts';
 
 const USAGE = `npm run bench:speculation -- [options]
   --lengths L,L         document tokens, K = 1024                                    16K,64K
@@ -151,7 +151,15 @@ async function measureCell(subject: Subject, cell: Cell, { rows, rounds, maxToke
     }
   }
   console.error(`${cell.tokens} tokens, batch ${cell.batch}, temperature ${cell.temperature}, ${cell.workload}: done`);
+  if (cell.workload === 'quote') console.log(await quotedLine(subject, measured['dense']!));
   return figuresOf(cell, measured);
+}
+
+/** How much of the answers was quoted: a model that does not quote says nothing about drafting quotations. */
+async function quotedLine({ client, workloads }: Subject, dense: readonly Measured[]): Promise<string> {
+  const answers = await Promise.all(dense.flatMap(({ texts }) => texts).map((text) => tokenize(client, text)));
+  const share = answers.reduce((sum, ids) => sum + quotedShare(ids, workloads.documentIds), 0) / answers.length;
+  return `of the answers that were to quote, ${(100 * share).toFixed(0)} % of the tokens stand in the document, eight or more in a row`;
 }
 
 try {

@@ -27,8 +27,11 @@ export interface Workloads {
 
 /** Room for questions and answers behind the document. */
 const QUESTION_ROOM = 256;
-/** By which a passage is asked for. */
+/** By which a passage is asked for, in the words that the bundled model was trained on. */
+const QUOTE = 'Repeat the passage that begins with ';
 const HEAD_TOKENS = 8;
+/** So many tokens in a row that stand in the document too are quoted, and no chance. */
+const QUOTED_RUN = 8;
 /** Where the second, third, ... request goes on with the book: so many tokens earlier each. */
 const EARLIER = 192;
 /** The end of what is gone on with, as a question to retrieve for. */
@@ -46,9 +49,10 @@ export async function buildWorkloads(source: Source, tokens: number, count: numb
     documentText: await detokenize(client, textIds.slice(bookFrom)),
     requests: {
       quote: await each(async (i) => {
-        const head = await detokenize(client, textIds.slice(places[i], places[i]! + HEAD_TOKENS));
-        const question = `Repeat the passage that begins with "${head}".`;
-        return { ids: [...textIds, ...await tokenize(client, `\n\n${question}${source.frame.after}`)], question, toTheEnd: true };
+        const head = textIds.slice(places[i], places[i]! + HEAD_TOKENS);
+        const [before, after] = await Promise.all([tokenize(client, `\n\n${QUOTE}"`), tokenize(client, `".${source.frame.after}`)]);
+        // The words as ids: a text that is cut elsewhere would ask for other tokens than those that stand there.
+        return { ids: [...textIds, ...before, ...head, ...after], question: `${QUOTE}"${await detokenize(client, head)}".`, toTheEnd: true };
       }),
       continue: await each(async (i) => {
         const ids = textIds.slice(0, textIds.length - i * EARLIER);
@@ -73,6 +77,20 @@ function passages({ book }: Source, ids: readonly number[], count: number, seed:
   const starts = ids.flatMap((id, i) => (lineEnds.has(id) && i + 2 * QUESTION_ROOM < ids.length && !lineEnds.has(ids[i + 1]!) ? [i + 1] : []));
   if (starts.length === 0) throw new RangeError('the document is too short to quote from');
   return Array.from({ length: count }, () => starts[random.below(starts.length)]!);
+}
+
+/** Share of the answer's tokens that stand in runs of QUOTED_RUN or more tokens of the document. Pure. */
+export function quotedShare(answer: readonly number[], document: readonly number[]): number {
+  const runs = new Set<string>();
+  for (let i = 0; i + QUOTED_RUN <= document.length; i++) runs.add(document.slice(i, i + QUOTED_RUN).join());
+  let quoted = 0;
+  let end = 0; // Of what is counted.
+  for (let i = 0; i + QUOTED_RUN <= answer.length; i++) {
+    if (!runs.has(answer.slice(i, i + QUOTED_RUN).join())) continue;
+    quoted += i + QUOTED_RUN - Math.max(i, end);
+    end = i + QUOTED_RUN;
+  }
+  return answer.length === 0 ? 0 : quoted / answer.length;
 }
 
 async function detokenize(client: Client, tokens: readonly number[]): Promise<string> {

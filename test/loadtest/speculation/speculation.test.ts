@@ -7,7 +7,7 @@ import { readBook } from '../../../loadtest/prompts.ts';
 import { startServer, type ServerProcess } from '../../../loadtest/server-process.ts';
 import { figuresOf, tableOf } from '../../../loadtest/speculation/figures.ts';
 import { measureBatch, prefill, ROWS, summed, type Measured } from '../../../loadtest/speculation/measure.ts';
-import { buildWorkloads, WORKLOADS } from '../../../loadtest/speculation/workloads.ts';
+import { buildWorkloads, quotedShare, WORKLOADS } from '../../../loadtest/speculation/workloads.ts';
 
 let server: ServerProcess;
 let client: Client;
@@ -66,6 +66,14 @@ describe('workloads', () => {
       expect(generated, row).toBe(4);
     }
   });
+});
+
+it('of an answer counts as quoted what stands in the document, eight tokens or more in a row', () => {
+  const document = Array.from({ length: 100 }, (_, i) => i);
+  expect(quotedShare(document.slice(20, 40), document)).toBe(1);
+  expect(quotedShare([...document.slice(20, 27), 500], document)).toBe(0);
+  expect(quotedShare([500, ...document.slice(20, 28), 501, ...document.slice(50, 57), 502, 503], document)).toBeCloseTo(8 / 19);
+  expect(quotedShare([], document)).toBe(0);
 });
 
 describe('figures', () => {
