@@ -33,8 +33,9 @@ const kinds: readonly [string, Partial<SpeculationSettings>][] = [
   ['rapid', { speculation: 'rapid' }],
 ];
 
-export async function compareGreedy({ prompts, maxTokens, threads }: { prompts: number; maxTokens: number; threads: number }): Promise<Comparison[]> {
-  const texts = await bookPrompts(prompts);
+/** `from`: so many of the prompts are left out, the first ones: they were compared before. */
+export async function compareGreedy({ prompts, from = 0, maxTokens, threads }: { prompts: number; from?: number; maxTokens: number; threads: number }): Promise<Comparison[]> {
+  const texts = (await bookPrompts(from + prompts)).slice(from);
   const options: Omit<CreateEngineOptions, 'kvTokens'> = {
     engine: 'onnx', model: MODEL, precision: 'fp32', threads, maxModelLen: 0, headFile: '', fakeStepMs: 0,
     kvPrecision: 'auto', cudaLibraries: '', cudaKernels: 'plain', maxSequences: SEQUENCES, stepTokens: 512,
@@ -48,7 +49,7 @@ export async function compareGreedy({ prompts, maxTokens, threads }: { prompts: 
     const { tokens, draftedTokens, acceptedTokens } = await answers(kind);
     const different = tokens.flatMap((answer, prompt) => {
       const at = plain.tokens[prompt]!.findIndex((token, i) => token !== answer[i]);
-      return at < 0 && answer.length === plain.tokens[prompt]!.length ? [] : [{ prompt, at }];
+      return at < 0 && answer.length === plain.tokens[prompt]!.length ? [] : [{ prompt: from + prompt, at }];
     });
     comparisons.push({ name, prompts, different, draftedTokens, acceptedTokens });
   }
