@@ -27,6 +27,8 @@ export interface SequencePages {
   readonly spanPages: number;
   /** Heads that read some of the pages no more; none where all read alike. */
   readonly passing: Int32Array;
+  /** Whether the rows that they leave behind stay known, for others that read the text. */
+  readonly keepsPassed: boolean;
   /** The pages that they have passed: entries of the table whose rows of these heads are others'. */
   passed: PageRange;
   /** Leading pages that are the prefix tree's. */
@@ -109,9 +111,9 @@ export class KvCache {
   }
 
   /** Begins a sequence with a match's pages. */
-  open(match: KnownPrefix): SequencePages {
+  open(match: KnownPrefix, { keepsPassed = true } = {}): SequencePages {
     const { spanPages, passing, passed } = match;
-    const pages: SequencePages = { table: new PageTable(), spanPages, passing, passed, numShared: match.pages.length, cursor: this.#tree.lock(match) };
+    const pages: SequencePages = { table: new PageTable(), spanPages, passing, keepsPassed, passed, numShared: match.pages.length, cursor: this.#tree.lock(match) };
     match.pages.forEach((page, index) => {
       this.#pool.hold(page);
       if (!isIn(passed, index)) this.#holdPassing(page);
@@ -153,7 +155,11 @@ export class KvCache {
     if (pages.passing.length === 0 || range.to <= range.from) return;
     const { entries } = pages.table;
     const to = Math.min(range.to, entries.length);
-    for (let index = Math.max(range.from, pages.passed.to); index < to; index++) this.#dropPassing(entries[index]!);
+    for (let index = Math.max(range.from, pages.passed.to); index < to; index++) {
+      const page = entries[index]!;
+      this.#dropPassing(page);
+      if (!pages.keepsPassed && this.#passedByAll.delete(page)) this.#pool.thin(page);
+    }
     if (to > pages.passed.to) pages.passed = { from: range.from, to };
   }
 

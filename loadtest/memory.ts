@@ -88,7 +88,7 @@ function print(figures: readonly Figure[]): void {
     const dense = figures.find(({ row, tokens }) => row === 'dense' && tokens === figure.tokens);
     const share = dense === undefined ? '-' : `${((100 * growth(figure)) / growth(dense)).toFixed(0)} %`;
     return [
-      titleOf(figure.row), nameOfLength(figure.tokens), (growth(figure) / 1e6).toFixed(1), share, String(figure.pagesHeld),
+      titleOf(figure.row), nameOfLength(figure.tokens), (growth(figure) / 1e6).toFixed(1), share, figure.pagesHeld.toFixed(0),
       (figure.restBytes / 1e6).toFixed(0), figure.seconds.toFixed(0),
     ];
   });

@@ -84,7 +84,7 @@ export class LiveSequences {
 
   /** From waiting to running, with the pages of a match that was made just now. */
   start(sequence: Sequence, match: KnownPrefix, nowMs: number): void {
-    sequence.pages = this.#parts.kv.open(match);
+    sequence.pages = this.#parts.kv.open(match, { keepsPassed: this.#parts.prefixCache || sequence.request.choices > 1 });
     sequence.computed = match.pages.length * PAGE_TOKENS;
     sequence.resumedLength = sequence.length;
     sequence.state = 'running';

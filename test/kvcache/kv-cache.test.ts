@@ -273,6 +273,16 @@ describe('pages that some heads have passed', () => {
     expect([cache.freeRows, rows.lost.size]).toEqual([32, 0]);
   });
 
+  test('keep nothing for others where there are none', () => {
+    const cache = newCache(8, new Rows(8));
+    const pages = cache.open(cache.match('half', new Int32Array(1), halfPassing), { keepsPassed: false });
+    expect(cache.reserve(pages, 6 * 64)).toBe(true);
+    cache.commit(pages, text('abcdef'), 6 * 64);
+    cache.pass(pages, halfPassing.passedPages(6 * 64));
+    expect([cache.freeRows, cache.cachedRows]).toEqual([14, 0]);
+    cache.release(pages);
+  });
+
   test('let more text fit than whole pages would', () => {
     const cache = newCache(8, new Rows(8));
     const pages = readHalf(cache, 'abcdefghijkl');
