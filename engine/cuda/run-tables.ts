@@ -5,6 +5,7 @@
  */
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
+import { IntList } from './int-list.ts';
 import type { Move } from './moved-pages.ts';
 
 export interface RunModel {
@@ -85,6 +86,7 @@ const UNIT_FIELDS = 4;
 /** Rows of one unit of `attend`. */
 const UNIT_ROWS = 64;
 const TABLE_ALIGNMENT = 16;
+const NO_PAGES = new Int32Array(0);
 
 /** Room on the right of 1, 2, 4, 8, then in steps of an eighth of the power of two. */
 export function bucketOf(count: number): number {
@@ -106,8 +108,8 @@ class Builder {
   readonly #places: readonly ChunkPlace[];
   readonly #model: RunModel;
   readonly #moves: Move[];
-  readonly #entries: number[] = [];
-  readonly #positions: number[] = [];
+  readonly #entries = new IntList();
+  readonly #positions = new IntList();
   readonly #units: number[] = [];
   readonly #hopperUnits: number[] = [];
   readonly #writes: number[] = [];
@@ -134,7 +136,7 @@ class Builder {
     this.#fill(block, sizes, offsets, chunkTable);
     return {
       sizes, offsets, block, moves: this.#moves,
-      entries: Int32Array.from(this.#entries), entryPositions: this.#model.hasWindows ? Int32Array.from(this.#positions) : null,
+      entries: this.#entries.view(), entryPositions: this.#model.hasWindows ? this.#positions.view() : null,
       maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList, hopperEntries: this.#hopperEntries,
       pagesRead: this.#pagesRead, pagesScored: this.#pagesScored,
     };
@@ -157,7 +159,9 @@ class Builder {
     const ownPages = this.#entries.length;
     for (let page = Math.floor(start / PAGE_TOKENS); page * PAGE_TOKENS < start + tokens.length; page++) add(pageTable[page]!);
     const firstList = this.#lists.length / LIST_FIELDS;
-    for (const plan of attention.classes) this.#list(plan, moved, add);
+    // Decode steps that use earlier picks score nothing; three of four do.
+    const scoresAny = fresh || phase === 'prefill';
+    for (const plan of attention.classes) this.#list(plan, scoresAny, moved, add);
     this.#count(chunk, fresh);
     this.#write(chunk, firstRow);
     const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
@@ -170,13 +174,15 @@ class Builder {
     ];
   }
 
-  #list({ fixed, positionDelta, candidates, pick, pickPer, tokens }: PagePlan, moved: ChunkPlace['moved'], add: (page: number, original?: number) => void): void {
+  #list({ fixed, positionDelta, candidates, pick, pickPer, tokens }: PagePlan, scoresAny: boolean, moved: ChunkPlace['moved'], add: (page: number, original?: number) => void): void {
     const fixedAt = this.#entries.length;
     const isFull = (i: number): boolean => i < fixed.length - 1 || tokens % PAGE_TOKENS === 0;
     fixed.forEach((page, i) => { add(moved(page, positionDelta?.[i] ?? 0, isFull(i)), page); });
     const candidatesAt = this.#entries.length;
-    candidates.forEach((page) => { add(page); });
-    this.#lists.push(fixedAt, fixed.length, candidatesAt, candidates.length, pick, tokens, pickPer === 'queryHead' ? 1 : 0, 0);
+    const listed = scoresAny ? candidates : NO_PAGES;
+    if (this.#model.hasWindows) listed.forEach((page) => { add(page); });
+    else this.#entries.append(listed);
+    this.#lists.push(fixedAt, fixed.length, candidatesAt, listed.length, pick, tokens, pickPer === 'queryHead' ? 1 : 0, 0);
     this.#longestList = Math.max(this.#longestList, fixed.length + pick);
     if (pick > 0) {
       this.#maxCandidates = Math.max(this.#maxCandidates, candidates.length);
