@@ -13,7 +13,7 @@ afterAll(() => rm(home, { recursive: true }));
 /** Builds the engine in a process of its own, since the library decides at its first session. */
 const program = `
   import { createEngine } from './engine/create.ts';
-  const options = { engine: 'onnx', precision: 'int8', threads: 1, kvTokens: 1024, maxModelLen: 0, maxSequences: 1, stepTokens: 512, cudaLibraries: '', cudaKernels: 'plain', headFile: '', fakeStepMs: 0 };
+  const options = { engine: 'onnx', precision: 'int8', threads: 1, kvTokens: 1024, maxModelLen: 0, maxSequences: 1, stepTokens: 512, kvPrecision: 'auto', cudaLibraries: '', cudaKernels: 'plain', headFile: '', fakeStepMs: 0 };
   const engine = await createEngine({ ...options, model: './models/longspan-16m' });
   await engine.close();
   console.log('built and closed');`;
