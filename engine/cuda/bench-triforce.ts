@@ -7,11 +7,10 @@
  */
 import { parseArgs } from 'node:util';
 import { createPageListPolicy } from '../../kvcache/page-lists/create.ts';
-import { PAGE_TOKENS, type AttentionSettings, type PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
-import { emptyDraft, type Draft, type Drafter, type DraftRequest } from '../drafters/drafter.ts';
+import { PAGE_TOKENS, type PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
+import { emptyDraft, type Draft, type Drafter } from '../drafters/drafter.ts';
 import { MiddleDrafter } from '../drafters/middle-drafter.ts';
-import type { Chunk, Engine, StepResult } from '../engine.ts';
-import { rowsOf, type RowHead } from '../logit-row.ts';
+import { rowsOf } from '../logit-row.ts';
 import { parseModelSpec } from '../model/spec.ts';
 import { newSamplerScratch, Sampler } from '../sampler.ts';
 import { verify } from '../verify.ts';
@@ -20,6 +19,7 @@ import { CudaEngine } from './cuda-engine.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
 import type { KvFormat } from './kv-memory.ts';
 import { RandomWeights, randomNumbers } from './random-weights.ts';
+import { full, Script, ScriptedEngine, SEQUENCE, SMALL_TOKENS, SmallDrafter } from './scripted-levels.ts';
 
 const LLAMA_2_7B = {
   model_type: 'llama', hidden_act: 'silu', num_hidden_layers: 32, num_attention_heads: 32, num_key_value_heads: 32, hidden_size: 4096,
@@ -27,15 +27,7 @@ const LLAMA_2_7B = {
 };
 /** The small model of the paper. */
 const LLAMA_68M = { ...LLAMA_2_7B, num_hidden_layers: 2, num_attention_heads: 12, num_key_value_heads: 12, hidden_size: 768, intermediate_size: 3072 };
-/** What the small model reads: sinks and recent tokens. */
-const SMALL_TOKENS = 576;
-const SEQUENCE = 1;
 const WARM_UP_TOKENS = 24;
-
-const full: AttentionSettings = {
-  attention: 'dense', tokenBudget: 0, sinkTokens: 0, localTokens: 0, streamingHeads: 0,
-  selectionInterval: 1, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: false,
-};
 
 interface Options {
   readonly length: number;
@@ -57,140 +49,6 @@ interface Figure {
   readonly tokensPerPass: number;
   readonly msPerToken: number;
   readonly gain: number;
-}
-
-/** What each level says at a position: a function of the position, so that levels agree at the rates set. */
-class Script {
-  readonly #vocab: number;
-  readonly #middle: number;
-  readonly #lower: number;
-  /** Distinguishes runs. */
-  readonly #seed: number;
-
-  constructor(vocab: number, { middle, lower, seed }: { middle: number; lower: number; seed: number }) {
-    this.#vocab = vocab;
-    this.#middle = middle;
-    this.#lower = lower;
-    this.#seed = seed;
-  }
-
-  target(position: number): number {
-    return Math.floor(this.#share(position, 1) * this.#vocab);
-  }
-
-  middle(position: number): number {
-    return this.#orAnother(this.target(position), this.#share(position, 2) < this.#middle);
-  }
-
-  lower(position: number): number {
-    return this.#orAnother(this.middle(position), this.#share(position, 3) < this.#lower);
-  }
-
-  #orAnother(token: number, agrees: boolean): number {
-    return agrees ? token : (token + 1) % this.#vocab;
-  }
-
-  /** In 0..1, as good as random. */
-  #share(position: number, level: number): number {
-    let state = Math.imul(position + 1, 0x9e3779b1) ^ Math.imul(level + 8 * this.#seed, 0x85ebca6b);
-    state = Math.imul(state ^ (state >>> 16), 0x7feb352d);
-    state = Math.imul(state ^ (state >>> 15), 0x846ca68b);
-    return ((state ^ (state >>> 16)) >>> 0) / 2 ** 32;
-  }
-}
-
-/** Computes every pass, then gives rows whose largest logit is the script's; keeps what passes cost. */
-class ScriptedEngine implements Engine {
-  readonly #engine: CudaEngine;
-  script: Script;
-  readonly passes: { level: 'target' | 'middle'; tokens: number; milliseconds: number }[] = [];
-
-  constructor(engine: CudaEngine, script: Script) {
-    this.#engine = engine;
-    this.script = script;
-  }
-
-  get spec() {
-    return this.#engine.spec;
-  }
-
-  get pages(): number {
-    return this.#engine.pages;
-  }
-
-  get pageIds(): number {
-    return this.#engine.pageIds;
-  }
-
-  release(): void {
-    this.#engine.release();
-  }
-
-  async run(step: readonly Chunk[]): Promise<StepResult> {
-    const began = performance.now();
-    const result = await this.#engine.run(step);
-    const [chunk] = step;
-    const level = chunk!.attention.classes.some(({ pick }) => pick > 0) ? 'middle' : 'target';
-    this.passes.push({ level, tokens: chunk!.tokens.length, milliseconds: performance.now() - began });
-    const heads = Array.from(chunk!.tokens, (_, i) => this.#row(this.script[level](chunk!.start + i + 1)));
-    return { ...result, logits: [null], heads: [heads] };
-  }
-
-  /** All of the row is one token. */
-  #row(token: number): RowHead {
-    const { vocab } = this.spec;
-    const whole = (): Float32Array => new Float32Array(vocab).fill(-Infinity).fill(0, token, token + 1);
-    return { tokens: Int32Array.of(token), logits: Float32Array.of(0), vocab, rest: 0, restAtTemperature: 0, whole };
-  }
-
-  truncate(...args: Parameters<Engine['truncate']>): void {
-    this.#engine.truncate(...args);
-  }
-
-  forget(sequenceId: number): void {
-    this.#engine.forget(sequenceId);
-  }
-
-  close(): Promise<void> {
-    return this.#engine.close();
-  }
-}
-
-/** A real step of the small model for each token; the token is the script's. */
-class SmallDrafter implements Drafter {
-  readonly level = 'model';
-  readonly heldPages = 0;
-  readonly #engine: CudaEngine;
-  readonly #policy: PageListPolicy;
-  readonly #script: Script;
-  readonly #pageTable = Int32Array.from({ length: SMALL_TOKENS / PAGE_TOKENS + 1 }, (_, i) => i);
-
-  constructor(engine: CudaEngine, script: Script) {
-    this.#engine = engine;
-    this.#policy = createPageListPolicy(full, engine.spec);
-    this.#script = script;
-  }
-
-  async draft(requests: readonly DraftRequest[]): Promise<readonly Draft[]> {
-    const drafts: Draft[] = [];
-    for (const { text, maxTokens } of requests) {
-      const tokens = Int32Array.from({ length: maxTokens }, (_, i) => this.#script.lower(text.length + i));
-      for (const token of tokens) {
-        const attention = this.#policy.plan(this.#pageTable, SMALL_TOKENS, 1, 'decode');
-        await this.#engine.run([{ phase: 'decode', sequenceId: SEQUENCE, tokens: Int32Array.of(token), start: SMALL_TOKENS, pageTable: this.#pageTable, attention, promptTokens: 1, logits: 'last', headTemperature: 0 }]);
-      }
-      drafts.push({ ...emptyDraft(''), tokens, distributions: Array<null>(maxTokens).fill(null), reason: null });
-    }
-    return drafts;
-  }
-
-  forget(): void {
-    // Keeps nothing.
-  }
-
-  releasePages(): void {
-    // Holds none of the target's.
-  }
 }
 
 class Bench {

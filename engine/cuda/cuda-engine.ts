@@ -11,7 +11,6 @@ import { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import { Compiler } from './compiler.ts';
 import { activationFactors, CudaOps, scoreStride, type OpsParts, type RunAddresses } from './cuda-ops.ts';
-import type { Graph } from './device.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer, type PinnedBuffer } from './device-memory.ts';
 import { DeviceWeights, type Quantize, type WeightSource } from './device-weights.ts';
@@ -25,6 +24,7 @@ import { headPad, KvMemory, type KvFormat, type KvLayout } from './kv-memory.ts'
 import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
+import { RecordedRuns } from './recorded-runs.ts';
 import { planRuns } from './run-planner.ts';
 import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
 import { StepLogits } from './step-logits.ts';
@@ -64,7 +64,6 @@ const FIRST_PICK = 64;
 /** More rows in a run make its products no faster. */
 const MAX_RUN_ROWS = 8192;
 const MOST_GROUP = 64;
-const MOST_GRAPHS = 64;
 /** attend_hopper: query rows of a block, and the head widths that it is written for. */
 const HOPPER = { capability: 90, rows: 128, headDims: [64, 128], groupRows: 64 } as const;
 
@@ -89,11 +88,9 @@ export class CudaEngine implements Engine {
   readonly #moved: MovedPages;
   readonly #frequencies: DeviceBuffer;
   readonly #vocabStride: number;
-  readonly #graphs = new Map<string, Graph>();
-  readonly #seen = new Set<string>();
+  readonly #recorded: RecordedRuns;
   /** From the first to the last thing that a step puts on the stream. */
   readonly #stepEvents: readonly [from: bigint, to: bigint];
-  #graphEpoch = 0;
   #slots: SelectionSlots;
   #selection: DeviceBuffer;
   #maxPick = FIRST_PICK;
@@ -110,6 +107,7 @@ export class CudaEngine implements Engine {
     this.memory = new DeviceMemory(this.device);
     this.#stepEvents = [this.device.newTimer(), this.device.newTimer()];
     this.#workspace = new Workspace(this.device, this.memory);
+    this.#recorded = new RecordedRuns(this.device, this.#workspace);
     const { properties } = this.device;
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: properties.architecture });
     const hopper = options.fast && suitsHopper(spec, properties.capability);
@@ -170,7 +168,7 @@ export class CudaEngine implements Engine {
 
   close(): Promise<void> {
     this.device.synchronize();
-    this.#dropGraphs();
+    this.#recorded.drop();
     for (const event of this.#stepEvents) this.device.driver.call('eventDestroy', event);
     this.#products.close();
     this.#kernels.close();
@@ -219,7 +217,7 @@ export class CudaEngine implements Engine {
       this.#turnTable(tables, addresses);
       decode(new CudaOps(this.#parts, tables, addresses), this.#model);
     };
-    if (isDecodeRun(chunks)) this.#replay(this.#keyOf(tables), issue);
+    if (isDecodeRun(chunks)) this.#recorded.run(this.#keyOf(tables), issue);
     else issue();
     return tables;
   }
@@ -242,7 +240,7 @@ export class CudaEngine implements Engine {
     if (most <= this.#maxPick) return;
     this.device.synchronize();
     this.memory.free(this.#selection);
-    this.#dropGraphs();
+    this.#recorded.drop();
     this.#maxPick = 2 ** Math.ceil(Math.log2(most));
     ({ slots: this.#slots, selection: this.#selection } = this.#newSelection(this.#maxPick));
   }
@@ -311,31 +309,6 @@ export class CudaEngine implements Engine {
     this.device.synchronize();
     if (this.#tablesHost === null || this.#tablesHost.view.byteLength < bytes) this.#tablesHost = this.memory.pin(Math.max(1 << 20, 2 * bytes));
     return this.#tablesHost;
-  }
-
-  /** A run that came before is replayed; its first time shows that all its plans are made, its second is recorded. */
-  #replay(key: string, issue: () => void): void {
-    if (this.#graphEpoch !== this.#workspace.epoch) this.#dropGraphs();
-    let graph = this.#graphs.get(key);
-    if (graph === undefined && !this.#seen.has(key)) {
-      this.#seen.add(key);
-      issue();
-      return;
-    }
-    if (graph === undefined) {
-      if (this.#graphs.size >= MOST_GRAPHS) this.#dropGraphs();
-      graph = this.device.capture(issue);
-      this.#graphs.set(key, graph);
-    }
-    graph.launch();
-  }
-
-  #dropGraphs(): void {
-    this.device.synchronize();
-    for (const graph of this.#graphs.values()) graph.free();
-    this.#graphs.clear();
-    this.#seen.clear();
-    this.#graphEpoch = this.#workspace.epoch;
   }
 
   /** All that a recorded run depends on. */
