@@ -10,7 +10,7 @@ import { nameOfLength } from './eval/options.ts';
 import { settingsOf, titleOf } from './eval/rows.ts';
 import { firstModel } from './load.ts';
 import { tokenizeBook } from './needle-tests.ts';
-import { integer } from './options.ts';
+import { tokenCount } from './options.ts';
 import { usageOf } from './process-usage.ts';
 import { parseMetrics, sumOf } from './prometheus-text.ts';
 import { readBook } from './prompts.ts';
@@ -101,7 +101,7 @@ async function main(argv: readonly string[]): Promise<void> {
     console.log(USAGE);
     return;
   }
-  const lengths = values.lengths.split(',').map((text) => (/k$/i.test(text) ? 1024 * integer('--lengths', text.slice(0, -1)) : integer('--lengths', text)));
+  const lengths = values.lengths.split(',').map((text) => tokenCount('--lengths', text));
   const rows = values.rows.split(',');
   rows.forEach(settingsOf);
   const serverFlags = (['precision', 'threads', 'model'] as const).flatMap((name) => (values[name] === undefined ? [] : [`--${name}`, values[name]]));

@@ -1,6 +1,6 @@
 /** Flags of the needle evaluation: argv -> NeedleOptions, or a RangeError that names the flag. */
 import { parseArgs } from 'node:util';
-import { integer } from './options.ts';
+import { integer, tokenCount } from './options.ts';
 
 /** Context of the test inside the prompt, in tokens. */
 export const IN_PROMPT_LENGTH = 16 * 1024;
@@ -51,7 +51,7 @@ export function parseNeedleOptions(argv: readonly string[], knownRows: readonly 
   if (unknown !== undefined) throw new RangeError(`--rows: '${unknown}' is none of ${knownRows.join(', ')}`);
   return {
     baseUrl: values['base-url'] ?? null,
-    lengths: values.lengths.split(',').map(parseLength),
+    lengths: values.lengths.split(',').map((text) => tokenCount('--lengths', text)),
     documentsAt: (length) => documents ?? DOCUMENTS[length] ?? 10,
     inPromptDocuments: integer('--in-prompt', values['in-prompt'], 0),
     precisions: values.precision.split(','),
@@ -59,9 +59,4 @@ export function parseNeedleOptions(argv: readonly string[], knownRows: readonly 
     threads: values.threads === undefined ? null : integer('--threads', values.threads),
     seed: integer('--seed', values.seed, 0),
   };
-}
-
-/** '16K' or '16384'. */
-function parseLength(text: string): number {
-  return /k$/i.test(text) ? 1024 * integer('--lengths', text.slice(0, -1)) : integer('--lengths', text);
 }

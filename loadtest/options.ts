@@ -92,6 +92,11 @@ export function integer(flag: string, text: string, least = 1): number {
   return value;
 }
 
+/** '16K' or '16384'. */
+export function tokenCount(flag: string, text: string): number {
+  return /k$/i.test(text) ? 1024 * integer(flag, text.slice(0, -1)) : integer(flag, text);
+}
+
 function positive(flag: string, text: string): number {
   const value = Number(text);
   if (text === '' || !Number.isFinite(value) || value <= 0) throw new RangeError(`${flag} must be a number above 0, not '${text}'`);

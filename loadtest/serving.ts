@@ -9,7 +9,7 @@ import { nameOfLength } from './eval/options.ts';
 import { settingsOf } from './eval/rows.ts';
 import { firstModel } from './load.ts';
 import { tokenizeBook } from './needle-tests.ts';
-import { integer } from './options.ts';
+import { integer, tokenCount } from './options.ts';
 import { parseMetrics, sumOf } from './prometheus-text.ts';
 import { readBook } from './prompts.ts';
 import { startServer } from './server-process.ts';
@@ -194,10 +194,9 @@ function parseOptions(argv: readonly string[]): Options | null {
   const own = end < 0 ? argv : argv.slice(0, end);
   const { values } = parseArgs({ args: [...own], options: FLAGS });
   if (values.help) return null;
-  const length = (text: string): number => (text.endsWith('K') ? 1024 * integer('--lengths', text.slice(0, -1)) : integer('--lengths', text));
   return {
-    baseUrl: values['base-url'] ?? null, serverFlags: end < 0 ? [] : argv.slice(end + 1), rows: values.rows.split(','), lengths: values.lengths.split(',').map(length),
-    clients: values.clients.split(',').map((text) => integer('--clients', text)), shared: length(values.shared), outputLen: integer('--output-len', values['output-len'], 2 * SETTLED_TOKENS + 2),
+    baseUrl: values['base-url'] ?? null, serverFlags: end < 0 ? [] : argv.slice(end + 1), rows: values.rows.split(','), lengths: values.lengths.split(',').map((text) => tokenCount('--lengths', text)),
+    clients: values.clients.split(',').map((text) => integer('--clients', text)), shared: tokenCount('--shared', values.shared), outputLen: integer('--output-len', values['output-len'], 2 * SETTLED_TOKENS + 2),
   };
 }
 

@@ -1,6 +1,6 @@
 /** Flags of the quality evaluation: argv -> EvalOptions, or a RangeError that names the flag. */
 import { parseArgs } from 'node:util';
-import { integer } from '../options.ts';
+import { integer, tokenCount } from '../options.ts';
 import { TASKS } from './documents.ts';
 import type { TaskRecord } from './results.ts';
 import { DEFAULT_ROWS, settingsOf } from './rows.ts';
@@ -70,7 +70,7 @@ const FLAGS = {
 export function parseEvalOptions(argv: readonly string[]): EvalOptions | null {
   const { values } = parseArgs({ args: [...argv], options: FLAGS });
   if (values.help) return null;
-  const lengths = values.lengths.split(',').map(parseLength);
+  const lengths = values.lengths.split(',').map((text) => tokenCount('--lengths', text));
   const documents = values.documents === undefined ? null : integer('--documents', values.documents, 0);
   const rows = values.rows.split(',');
   rows.forEach(settingsOf);
@@ -108,11 +108,6 @@ function listOf(flag: string, text: string, known: readonly string[]): string[] 
   const unknown = items.find((item) => !known.includes(item));
   if (unknown !== undefined) throw new RangeError(`${flag}: '${unknown}' is none of ${known.join(', ')}`);
   return items;
-}
-
-/** '16K' or '16384'. */
-function parseLength(text: string): number {
-  return /k$/i.test(text) ? 1024 * integer('--lengths', text.slice(0, -1)) : integer('--lengths', text);
 }
 
 /** Tokens of a prompt of this nominal length: the whole context has to hold the answer too. */

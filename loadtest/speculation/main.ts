@@ -8,7 +8,7 @@ import { Client, HttpError } from '../client.ts';
 import { readChatFrame, tokenize } from '../eval/build.ts';
 import { firstModel } from '../load.ts';
 import { tokenizeBook } from '../needle-tests.ts';
-import { integer } from '../options.ts';
+import { integer, tokenCount } from '../options.ts';
 import { readBook } from '../prompts.ts';
 import { startServer } from '../server-process.ts';
 import { alignColumns } from '../table.ts';
@@ -66,7 +66,7 @@ interface Options {
 function readOptions(argv: readonly string[]): Options | null {
   const { values } = parseArgs({ args: [...argv], options: FLAGS });
   if (values.help) return null;
-  const lengths = values.lengths.split(',').map((text) => (/k$/i.test(text) ? 1024 * integer('--lengths', text.slice(0, -1)) : integer('--lengths', text)));
+  const lengths = values.lengths.split(',').map((text) => tokenCount('--lengths', text));
   const passed = (['engine', 'precision', 'threads', 'model', 'draft-model'] as const).flatMap((name) => (values[name] === undefined ? [] : [`--${name}`, values[name]]));
   const unknown = values.rows.split(',').find((row) => !(row in ROWS)) ?? values.workloads.split(',').find((one) => !WORKLOADS.includes(one as Workload));
   if (unknown !== undefined) throw new RangeError(`'${unknown}' is no row and no workload`);
