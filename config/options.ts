@@ -54,7 +54,7 @@ export const options = {
 
   speculation: { group: 'Speculation', kind: 'choice', values: ['off', 'ngram', 'triforce', 'rapid'], default: 'off', sentence: 'How tokens are drafted, for the model to verify, unless a request says otherwise: from the text itself, by sparse reading of it, or by a drafter that reads what is retrieved from it.' },
   draftModel: { group: 'Speculation', kind: 'text', default: '', sentence: 'Folder of a second checkpoint with the same vocabulary, smaller or larger, that drafts for the served model. Empty loads none.' },
-  draftTokens: { group: 'Speculation', kind: 'integer', min: 1, max: 64, default: 8, sentence: 'Most tokens drafted for one pass of the model; fewer are drafted where fewer pay.' },
+  draftTokens: { group: 'Speculation', kind: 'integer', min: 1, max: 64, default: 16, sentence: 'Most tokens drafted for one pass of the model; fewer are drafted where fewer pay.' },
   draftBudget: { group: 'Speculation', kind: 'integer', min: 320, max: MAX_TOKENS, default: 1024, sentence: 'triforce: tokens that its middle level reads in each step.' },
   ragTokens: { group: 'Speculation', kind: 'integer', min: 256, max: 65_536, default: 4096, sentence: 'rapid: tokens of retrieved text that its drafter reads. Prompts of at most twice as many are decoded without it.' },
   ragChunkTokens: { group: 'Speculation', kind: 'integer', min: 16, max: 4096, default: 128, sentence: 'rapid: tokens of the chunks that a text is cut into for retrieval.' },

@@ -55,7 +55,7 @@ const longContext = {
   draft_budget: Type.Optional(Type.Integer({ minimum: 320, maximum: MAX_TOKENS, description: 'triforce: tokens that the middle level reads. Rounded up to whole pages.' })),
   draft_level: Type.Optional(Type.Unsafe<'auto' | 'model' | 'ngram' | 'none'>({
     type: 'string', enum: ['auto', 'model', 'ngram', 'none'],
-    description: 'triforce: what drafts for the middle level; auto takes the draft model if the server has one, else n-grams.',
+    description: 'triforce: what drafts for the middle level; auto takes the draft model if the server has one, else n-grams. rapid: what drafts; auto takes the draft model if the server has one, else the served model itself, as none does.',
   })),
   question: Type.Optional(Type.String({ minLength: 1, maxLength: 65_536, description: 'rapid: what to retrieve for; default: the last user message, or its last paragraph where it is long.' })),
   documents: Type.Optional(Type.Array(Type.String(), { minItems: 1, maxItems: 4096, description: 'rapid: the texts of the prompt to retrieve from; default: what is long in the conversation. They must stand in the prompt too.' })),

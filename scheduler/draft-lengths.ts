@@ -6,12 +6,10 @@
 import type { Costs } from './pass-costs.ts';
 
 export interface Draftable {
-  /** Probability that a drafted token is accepted, those before it being so; below 1. */
-  readonly acceptance: number;
+  /** Of each token that may be drafted: probability that it is accepted, those before it being so. Empty for a sequence that drafts nothing. */
+  readonly acceptances: readonly number[];
   /** Milliseconds to draft one token. */
   readonly draftMs: number;
-  /** Most tokens that may be drafted; 0 for a sequence that drafts nothing. */
-  readonly limit: number;
 }
 
 const ROUNDS = 4;
@@ -23,21 +21,32 @@ export function draftLengths(sequences: readonly Draftable[], costs: Costs): num
   for (let round = 0; round < ROUNDS; round++) {
     lengths = sequences.map((sequence) => bestLength(sequence, costs, rate));
     const ms = sequences.reduce((sum, sequence, i) => sum + extraMs(sequence, costs, lengths[i]!), costs.plain);
-    rate = sequences.reduce((sum, { acceptance }, i) => sum + expectedTokens(acceptance, lengths[i]!), 0) / Math.max(ms, 1e-9);
+    rate = sequences.reduce((sum, { acceptances }, i) => sum + expectedTokens(acceptances, lengths[i]!), 0) / Math.max(ms, 1e-9);
   }
   return lengths;
 }
 
-/** Tokens that a pass with `drafted` tokens gives: 1 + a + a^2 + ... + a^drafted (Leviathan et al., arXiv 2211.17192). */
-export function expectedTokens(acceptance: number, drafted: number): number {
-  return (1 - acceptance ** (drafted + 1)) / (1 - acceptance);
+/** Tokens that a pass with the first `drafted` tokens gives: 1 + a0 + a0 a1 + ... (Leviathan et al., arXiv 2211.17192, for one a). */
+export function expectedTokens(acceptances: readonly number[], drafted: number): number {
+  let sum = 1;
+  let reached = 1;
+  for (let i = 0; i < drafted; i++) sum += reached *= acceptances[i]!;
+  return sum;
+}
+
+/** Milliseconds that drafting so many tokens saves for each token that comes of it. `costs`: of this sequence's part of a step. */
+export function savedMs(sequence: Draftable, costs: Costs, drafted: number): number {
+  return costs.plain - (costs.plain + extraMs(sequence, costs, drafted)) / expectedTokens(sequence.acceptances, drafted);
 }
 
 function bestLength(sequence: Draftable, costs: Costs, rate: number): number {
   let best = 0;
   let most = 1;
-  for (let length = 1; length <= sequence.limit; length++) {
-    const worth = expectedTokens(sequence.acceptance, length) - rate * extraMs(sequence, costs, length);
+  let expected = 1;
+  let reached = 1;
+  for (let length = 1; length <= sequence.acceptances.length; length++) {
+    expected += reached *= sequence.acceptances[length - 1]!;
+    const worth = expected - rate * extraMs(sequence, costs, length);
     if (worth > most) [best, most] = [length, worth];
   }
   return best;

@@ -5,8 +5,9 @@
  * scheduler.ts (lengths, pages) and loop.ts (drafts, observations).
  */
 import { createDrafter, type DrafterParts, type DrafterSettings } from '../engine/drafters/create.ts';
-import type { Draft, Drafter, DraftRequest } from '../engine/drafters/drafter.ts';
-import { draftLengths, type Draftable } from './draft-lengths.ts';
+import { headOf, type Draft, type Drafter, type DraftRequest } from '../engine/drafters/drafter.ts';
+import { chooseLengths, prospectOf, type Prospect } from './draft-prospects.ts';
+import { DrafterExperience } from './drafter-experience.ts';
 import { PassCosts, type DecodeStep } from './pass-costs.ts';
 import type { Scheduled } from './step-plan.ts';
 import type { Sequence } from './sequence.ts';
@@ -14,21 +15,18 @@ import type { Sequence } from './sequence.ts';
 export interface DraftingParts extends DrafterParts {
   /** Longest text of a sequence that keeps all its pages. */
   readonly maxModelLen: number;
+  /** What the target takes to read a token of so many; 0 until measured. */
+  readonly targetReadMs: (tokens: number) => number;
   readonly now: () => number;
 }
-
-/** Weight of the past in the milliseconds of a drafted token. */
-const MEMORY = 0.8;
-/** Tokens of a draft that is tried although it is not expected to pay. */
-const TRIAL_TOKENS = 2;
-const DOES_NOT_PAY = 'drafting does not pay here: by the share accepted and by the time that passes take, verifying costs more than it saves';
 
 export class Drafting {
   readonly #parts: DraftingParts;
   readonly #drafters = new Map<string, Drafter>();
   readonly #costs = new PassCosts();
-  /** Milliseconds per drafted token, by drafter. */
-  readonly #draftMs = new Map<Drafter, number>();
+  readonly #experiences = new Map<Drafter, DrafterExperience>();
+  /** Of the step that is being planned. */
+  readonly #prospects = new Map<Sequence, Prospect>();
 
   constructor(parts: DraftingParts) {
     this.#parts = parts;
@@ -52,14 +50,14 @@ export class Drafting {
 
   /** Tokens to draft for each of the sequences that decode in the next step, `allowance` in all. */
   lengths(decoding: readonly Sequence[], allowance: number): Map<Sequence, number> {
-    const wanting = decoding.filter(({ speculation }) => speculation !== null);
-    if (wanting.length === 0) return new Map();
-    const best = this.#bestLengths(decoding);
+    this.#prospects.clear();
+    for (const sequence of decoding) if (sequence.speculation !== null) this.#prospects.set(sequence, this.#prospectOf(sequence));
+    if (this.#prospects.size === 0) return new Map();
     let left = allowance;
-    return new Map(wanting.map((sequence) => {
-      const length = Math.min(left, this.#length(sequence, best?.get(sequence) ?? null));
-      left -= length;
-      return [sequence, length];
+    return new Map([...chooseLengths(decoding, this.#prospects, this.#costs.at(stepOf(decoding)))].map(([sequence, length]) => {
+      const allowed = Math.min(left, length);
+      left -= allowed;
+      return [sequence, allowed];
     }));
   }
 
@@ -87,11 +85,8 @@ export class Drafting {
   }
 
   async #draftGroup(drafter: Drafter, group: readonly Scheduled[]): Promise<readonly Draft[]> {
-    const startMs = this.#parts.now();
-    const drafts = await drafter.draft(group.map(requestOf));
-    const ms = this.#parts.now() - startMs;
-    const tokens = drafts.reduce((sum, draft) => sum + draft.tokens.length, 0);
-    if (tokens > 0) this.#draftMs.set(drafter, MEMORY * (this.#draftMs.get(drafter) ?? ms / tokens) + (1 - MEMORY) * (ms / tokens));
+    const foreseen = group.flatMap(({ sequence, draftTokens }) => headOfForeseen(this.#prospects.get(sequence)!, draftTokens));
+    const drafts = foreseen.length === group.length ? foreseen : await this.#timed(drafter, group.map(requestOf));
     drafts.forEach((draft, i) => {
       const record = group[i]!.sequence.speculation!;
       if (draft.tokens.length > 0) record.drafted(drafter.level, draft);
@@ -100,31 +95,23 @@ export class Drafting {
     return drafts;
   }
 
-  /** null while no plain step is known to compare with. */
-  #bestLengths(decoding: readonly Sequence[]): Map<Sequence, number> | null {
-    const costs = this.#costs.at(stepOf(decoding));
-    if (costs === null) return null;
-    const lengths = draftLengths(decoding.map((sequence) => this.#draftable(sequence)), costs);
-    return new Map(decoding.map((sequence, i) => [sequence, lengths[i]!]));
+  async #timed(drafter: Drafter, requests: readonly DraftRequest[]): Promise<readonly Draft[]> {
+    const startMs = this.#parts.now();
+    const drafts = await drafter.draft(requests);
+    this.#experienceOf(drafter).observe(drafts, this.#parts.now() - startMs);
+    return drafts;
   }
 
-  #draftable(sequence: Sequence): Draftable {
-    if (sequence.speculation === null) return { acceptance: 0, draftMs: 0, limit: 0 };
-    return { acceptance: sequence.speculation.acceptance, draftMs: this.#draftMs.get(this.#drafterOf(sequence)) ?? 0, limit: this.#limit(sequence) };
+  #prospectOf(sequence: Sequence): Prospect {
+    const drafter = this.#drafterOf(sequence);
+    const { targetReadMs } = this.#parts;
+    return prospectOf(sequence, { drafter, experience: this.#experienceOf(drafter), limit: this.#limit(sequence), targetReadMs });
   }
 
-  /** `best`: null while costs are not known. Notes why it is 0. */
-  #length(sequence: Sequence, best: number | null): number {
-    const record = sequence.speculation!;
-    const limit = this.#limit(sequence);
-    if (limit === 0) return plain(sequence, 'one token was left to generate');
-    if (sequence.request.speculation.force) return limit;
-    if (best === null) return plain(sequence, 'a plain pass was measured, to compare with');
-    if (best > 0) {
-      record.resumed();
-      return best;
-    }
-    return record.declined() ? Math.min(TRIAL_TOKENS, limit) : plain(sequence, DOES_NOT_PAY);
+  #experienceOf(drafter: Drafter): DrafterExperience {
+    const known = this.#experiences.get(drafter) ?? new DrafterExperience(drafter);
+    this.#experiences.set(drafter, known);
+    return known;
   }
 
   /** A pass gives one token more than it accepts; more than are wanted would be drafted in vain. */
@@ -137,16 +124,16 @@ export class Drafting {
     const { speculation, draftBudget, draftLevel } = request.speculation;
     if (speculation === 'off') throw new Error('a sequence without speculation has no drafter');
     const settings: DrafterSettings = { speculation, draftBudget, draftLevel };
-    const key = JSON.stringify(speculation === 'triforce' ? settings : speculation);
+    const key = JSON.stringify(speculation === 'ngram' ? speculation : settings);
     const known = this.#drafters.get(key) ?? createDrafter(settings, this.#parts);
     this.#drafters.set(key, known);
     return known;
   }
 }
 
-function plain({ speculation }: Sequence, reason: string): 0 {
-  speculation!.plain(reason);
-  return 0;
+/** Empty for a drafter that needs passes. */
+function headOfForeseen({ foreseen }: Prospect, count: number): readonly Draft[] {
+  return foreseen === null ? [] : [headOf(foreseen, count)];
 }
 
 function stepOf(decoding: readonly Sequence[]): DecodeStep {

@@ -69,7 +69,7 @@ export class Loop {
     this.#draftKv = draftEngine === null ? null : kvCacheOf(draftEngine);
     this.#drafting = new Drafting({
       target: { engine, kv: this.#kv }, draftModel: draftEngine === null ? null : { engine: draftEngine, kv: this.#draftKv! },
-      mayBegin: () => this.#live.waiting.size === 0, maxModelLen, now,
+      mayBegin: () => this.#live.waiting.size === 0, targetReadMs: (tokens) => this.#cost.prefillMsPerToken(tokens), maxModelLen, now,
     });
     const shared = { engine, kv: this.#kv, tenants: this.#tenants, outbox: this.#outbox, cost: this.#cost, drafting: this.#drafting };
     this.#live = new LiveSequences({ ...shared, prefixCache: options.prefixCache });

@@ -35,7 +35,10 @@ export interface SpeculationSettings {
   readonly draftTokens: number;
   /** triforce: tokens that the middle level reads, whole pages. */
   readonly draftBudget: number;
-  /** triforce: what drafts for the middle level; 'auto' takes the draft model if there is one, else n-grams. */
+  /**
+   * triforce: what drafts for the middle level; 'auto' takes the draft model if there is one, else n-grams. rapid: what drafts;
+   * 'auto' takes the draft model if there is one, else the target itself, as 'none' does.
+   */
   readonly draftLevel: 'auto' | 'model' | 'ngram' | 'none';
   /** rapid: what the drafter reads instead of the prompt: the retrieved context and the question. Empty otherwise. */
   readonly draftPromptIds: Int32Array;

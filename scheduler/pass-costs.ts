@@ -28,6 +28,8 @@ export interface Costs {
 
 /** Weight of the past at each observation. */
 const MEMORY = 0.9;
+/** In plain steps, before any was measured: what a sequence that verifies costs, and each of its tokens. About that of long texts on a CPU. */
+const FIRST = { perPass: 0.1, perToken: 0.12 };
 /** After so many steps that verify, a plain one is wanted again: the machine may have become slower or faster. */
 const PLAIN_EVERY = 64;
 
@@ -84,9 +86,9 @@ class Place {
     this.#tokensMs = MEMORY * this.#tokensMs + tokens * ms;
   }
 
-  /** While all passes had about the same length, the tokens alone explain their cost. None is known: drafts are free, so that one is tried. */
+  /** While all passes had about the same length, the tokens alone explain their cost. */
   #solve(): Omit<Costs, 'plain'> {
-    if (this.#tokens2 === 0) return { perPass: 0, perToken: 0 };
+    if (this.#tokens2 === 0) return { perPass: FIRST.perPass * this.#plain, perToken: FIRST.perToken * this.#plain };
     const determinant = this.#passes2 * this.#tokens2 - this.#passesTokens ** 2;
     const perToken = (this.#tokensMs * this.#passes2 - this.#passesMs * this.#passesTokens) / determinant;
     const isClear = determinant > 0.01 * this.#passes2 * this.#tokens2 && perToken > 0;

@@ -4,16 +4,19 @@
  * drafting.ts and, at the end, by sequence-record.ts.
  */
 import type { Draft } from '../engine/drafters/drafter.ts';
+import type { TextAcceptance } from './acceptance.ts';
+import type { DrafterExperience } from './drafter-experience.ts';
 import type { DraftLevelMetrics, SpeculationMetrics } from './messages.ts';
 
-/** Tokens accepted and tried before anything is known: three of four. */
-const PRIOR = { accepted: 3, tried: 4 };
-/** Weight of the past at each pass: about the last eight count, since a text may begin to quote at any word. */
-const MEMORY = 0.88;
-/** The model of acceptance needs it below 1. */
-const MAX_ACCEPTANCE = 0.98;
 /** Plain passes before drafting that did not pay is tried again; twice as many each time, up to the last. */
 const RETRY = { first: 8, last: 256 };
+
+/** A draft that was not made, though it would have cost nothing to make: its first token shows what it was worth. */
+interface Foreseen {
+  readonly draft: Draft;
+  /** Of the text that it would have followed. */
+  readonly length: number;
+}
 
 export class SpeculationRecord {
   verifiedPasses = 0;
@@ -21,16 +24,14 @@ export class SpeculationRecord {
   /** Plain passes since drafting was found not to pay. */
   #declined = 0;
   #retryAfter = RETRY.first;
-  #accepted = PRIOR.accepted;
-  #tried = PRIOR.tried;
+  /** null before anything was decided. */
+  #acceptance: TextAcceptance | null = null;
+  #foreseen: Foreseen | null = null;
+  /** Of the draft that is verified: how sure the drafter was of the tokens that are not compared yet. */
+  #uncompared: Uint8Array = new Uint8Array(0);
   readonly #levels = new Map<string, { draftedTokens: number; acceptedTokens: number }>();
   readonly #reasons = new Map<string, number>();
   #level = '';
-
-  /** Estimated, by the last passes. */
-  get acceptance(): number {
-    return Math.min(MAX_ACCEPTANCE, this.#accepted / this.#tried);
-  }
 
   get draftedTokens(): number {
     return this.#levels.get(this.#level)?.draftedTokens ?? 0;
@@ -40,14 +41,33 @@ export class SpeculationRecord {
     return this.#levels.get(this.#level)?.acceptedTokens ?? 0;
   }
 
+  /** What all sequences of its drafter teach, to which this one adds. Before anything else; the same each time. */
+  learnFrom(experience: DrafterExperience, temperature: number): void {
+    this.#acceptance ??= experience.acceptanceFor(temperature);
+  }
+
+  /** Of a token that the drafter is so sure of. */
+  acceptanceOf(sureness: number): number {
+    return this.#acceptance!.of(sureness);
+  }
+
+  /** The drafter would propose this after so many tokens. What it would have proposed before is compared with what came. */
+  foresee(draft: Draft, text: Int32Array): void {
+    const last = this.#foreseen;
+    if (last !== null && last.length < text.length && last.draft.tokens.length > 0) {
+      this.#acceptance!.observe(last.draft.classes[0]!, text[last.length] === last.draft.tokens[0]);
+    }
+    this.#foreseen = { draft, length: text.length };
+  }
+
   /** The pass verifies a draft. */
-  drafted(level: string, { tokens, below }: Draft): void {
+  drafted(level: string, { tokens, classes, below }: Draft): void {
     this.verifiedPasses++;
     this.#level = level;
     for (const count of below) this.#add(count);
     this.#add({ level, draftedTokens: tokens.length, acceptedTokens: 0 });
-    this.#accepted *= MEMORY;
-    this.#tried *= MEMORY;
+    this.#uncompared = classes;
+    this.#foreseen = null;
   }
 
   /** The pass draws one token alone. */
@@ -70,12 +90,11 @@ export class SpeculationRecord {
     this.#retryAfter = RETRY.first;
   }
 
-  /** One drafted token was compared with the target. */
+  /** The next drafted token was compared with the target. */
   compared(accepted: boolean): void {
-    this.#tried++;
-    if (!accepted) return;
-    this.#accepted++;
-    this.#add({ level: this.#level, draftedTokens: 0, acceptedTokens: 1 });
+    this.#acceptance!.observe(this.#uncompared[0]!, accepted);
+    this.#uncompared = this.#uncompared.subarray(1);
+    if (accepted) this.#add({ level: this.#level, draftedTokens: 0, acceptedTokens: 1 });
   }
 
   toMetrics(): SpeculationMetrics {

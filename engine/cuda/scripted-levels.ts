@@ -5,7 +5,7 @@
  */
 import { createPageListPolicy } from '../../kvcache/page-lists/create.ts';
 import { PAGE_TOKENS, type AttentionSettings, type PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
-import { emptyDraft, type Draft, type Drafter, type DraftRequest } from '../drafters/drafter.ts';
+import { emptyDraft, ONE_CLASS, type Draft, type Drafter, type DraftRequest } from '../drafters/drafter.ts';
 import type { Chunk, Engine, StepResult } from '../engine.ts';
 import type { RowHead } from '../logit-row.ts';
 import type { CudaEngine } from './cuda-engine.ts';
@@ -120,6 +120,7 @@ export class ScriptedEngine implements Engine {
 export class SmallDrafter implements Drafter {
   readonly level = 'model';
   readonly heldPages = 0;
+  readonly firstAcceptances = ONE_CLASS;
   readonly #engine: CudaEngine;
   readonly #policy: PageListPolicy;
   readonly #script: Script;
@@ -139,9 +140,17 @@ export class SmallDrafter implements Drafter {
         const attention = this.#policy.plan(this.#pageTable, SMALL_TOKENS, 1, 'decode');
         await this.#engine.run([{ phase: 'decode', sequenceId: SEQUENCE, tokens: Int32Array.of(token), start: SMALL_TOKENS, pageTable: this.#pageTable, attention, promptTokens: 1, logits: 'last', headTemperature: 0 }]);
       }
-      drafts.push({ ...emptyDraft(''), tokens, distributions: Array<null>(maxTokens).fill(null), reason: null });
+      drafts.push({ ...emptyDraft(''), tokens, distributions: Array<null>(maxTokens).fill(null), classes: new Uint8Array(maxTokens), reason: null });
     }
     return drafts;
+  }
+
+  foresee(): null {
+    return null;
+  }
+
+  unread(): number {
+    return 0;
   }
 
   forget(): void {

@@ -6,7 +6,7 @@ import type { Engine } from '../engine.ts';
 import type { KvCache } from '../../kvcache/kv-cache.ts';
 import { createPageListPolicy } from '../../kvcache/page-lists/create.ts';
 import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
-import type { Drafter, DraftRequest } from './drafter.ts';
+import type { Drafter, ForeseenText } from './drafter.ts';
 import { MiddleDrafter } from './middle-drafter.ts';
 import { NgramDrafter } from './ngram-drafter.ts';
 import type { Opening } from './own-text.ts';
@@ -16,7 +16,7 @@ export interface DrafterSettings {
   readonly speculation: 'ngram' | 'triforce' | 'rapid';
   /** triforce: tokens that the middle level reads. */
   readonly draftBudget: number;
-  /** triforce: what drafts for the middle level. */
+  /** triforce: what drafts for the middle level. rapid: what drafts for the target, the target itself with 'none'. */
   readonly draftLevel: 'auto' | 'model' | 'ngram' | 'none';
 }
 
@@ -51,7 +51,7 @@ export function createDrafter(settings: DrafterSettings, parts: DrafterParts): D
   switch (settings.speculation) {
     case 'ngram': return new NgramDrafter();
     case 'triforce': return createMiddle(settings, parts);
-    case 'rapid': return createRapid(parts);
+    case 'rapid': return createRapid(settings, parts);
   }
 }
 
@@ -74,17 +74,18 @@ function createModel({ engine, kv }: DraftMemory): Drafter {
 }
 
 /** The draft model if there is one, else the target itself (self-speculation), over what was retrieved. */
-function createRapid({ target, draftModel, mayBegin }: DrafterParts): Drafter {
-  const { engine, kv } = draftModel ?? target;
+function createRapid({ draftLevel }: DrafterSettings, { target, draftModel, mayBegin }: DrafterParts): Drafter {
+  const isSelf = draftModel === null || draftLevel === 'none';
+  const { engine, kv } = isSelf ? target : draftModel;
   return new OwnTextDrafter({
-    level: 'rapid', engine, kv, sharesMemory: draftModel === null, policy: createPageListPolicy(FULL, engine.spec),
+    level: 'rapid', engine, kv, sharesMemory: isSelf, policy: createPageListPolicy(FULL, engine.spec),
     open: ({ draftPrompt, promptTokens }) => (draftPrompt.length === 0 ? null : { tokens: draftPrompt, origin: promptTokens }),
-    mayBegin: draftModel === null ? mayBegin : () => true,
+    mayBegin: isSelf ? mayBegin : () => true,
   });
 }
 
 /** The last token is computed by the first draft itself. */
-function endOfText({ text, finalTokens }: DraftRequest): Opening | null {
+function endOfText({ text, finalTokens }: ForeseenText): Opening | null {
   const end = Math.min(finalTokens, text.length - 1);
   const tokens = text.slice(Math.max(0, end - MODEL_SINK_TOKENS - MODEL_LOCAL_TOKENS), end);
   return tokens.length === 0 ? null : { tokens, origin: end };

@@ -25,6 +25,9 @@ export interface DraftRequest {
   readonly sampler: Sampler;
 }
 
+/** What is known of a request before it is decided whether to draft for it, and how much. */
+export type ForeseenText = Omit<DraftRequest, 'pageTable' | 'sampler'>;
+
 /** What a level below the one that is asked did for a draft. */
 export interface LevelCount {
   readonly level: string;
@@ -41,8 +44,12 @@ export interface Draft {
    * mass is on the token. [m] of [vocab]
    */
   readonly distributions: readonly (Float64Array | null)[];
+  /** How sure the drafter is of each token: an index into its `firstAcceptances`. [m] */
+  readonly classes: Uint8Array;
   /** Lowest first; empty for a drafter that verifies nobody. */
   readonly below: readonly LevelCount[];
+  /** Tokens of texts of its own that the drafter read before it drafted. */
+  readonly readTokens: number;
   /** Why it is empty, for the reader of the metrics; null when it is not. */
   readonly reason: string | null;
 }
@@ -50,6 +57,15 @@ export interface Draft {
 export interface Drafter {
   /** Its name in the metrics: 'ngram', 'model', 'middle' or 'rapid'. */
   readonly level: string;
+  /**
+   * Share of its tokens that may be accepted before any was verified, for each class of how sure it is of them. At least
+   * one class.
+   */
+  readonly firstAcceptances: readonly number[];
+  /** The draft that it would make, where that costs no pass of a model; null where it does. */
+  foresee(text: ForeseenText): Draft | null;
+  /** Tokens of a text of its own that it has to read before it can draft; 0 when it has none. */
+  unread(text: ForeseenText): number;
   /**
    * One draft for each request, in order. Requests go through the drafter's passes together. What it wrote to the
    * sequences' own pages is taken back before it returns. Not reentrant.
@@ -63,9 +79,17 @@ export interface Drafter {
   releasePages(): void;
 }
 
+/** Of a drafter that does not tell tokens apart by how sure it is: three of four are accepted. */
+export const ONE_CLASS: readonly number[] = [0.75];
 const NONE = new Int32Array(0);
 
 /** Nothing to propose, and why. */
-export function emptyDraft(reason: string): Draft {
-  return { tokens: NONE, distributions: [], below: [], reason };
+export function emptyDraft(reason: string, readTokens = 0): Draft {
+  return { tokens: NONE, distributions: [], classes: new Uint8Array(0), below: [], readTokens, reason };
+}
+
+/** Its first `count` tokens. */
+export function headOf(draft: Draft, count: number): Draft {
+  const { tokens, distributions, classes } = draft;
+  return { ...draft, tokens: tokens.subarray(0, count), distributions: distributions.slice(0, count), classes: classes.subarray(0, count) };
 }

@@ -11,7 +11,7 @@ import { PAGE_TOKENS, type AttentionPlan, type PageListPolicy } from '../../kvca
 import { rowsOf, type LogitRow } from '../logit-row.ts';
 import type { Sampler } from '../sampler.ts';
 import { drawDraft, verify, type DraftedToken } from '../verify.ts';
-import { emptyDraft, type Draft, type Drafter, type DraftRequest, type LevelCount } from './drafter.ts';
+import { emptyDraft, ONE_CLASS, type Draft, type Drafter, type DraftRequest, type ForeseenText, type LevelCount } from './drafter.ts';
 
 export interface MiddleDrafterParts {
   readonly engine: Engine;
@@ -25,6 +25,7 @@ export interface MiddleDrafterParts {
 
 export class MiddleDrafter implements Drafter {
   readonly level = 'middle';
+  readonly firstAcceptances = ONE_CLASS;
   readonly #parts: MiddleDrafterParts;
 
   constructor(parts: MiddleDrafterParts) {
@@ -43,6 +44,15 @@ export class MiddleDrafter implements Drafter {
       for (const { request, begin } of texts) this.#parts.engine.truncate(request, begin);
     }
     return texts.map((text) => text.toDraft(this.#parts.lower));
+  }
+
+  /** Passes of the target are the price. */
+  foresee(): null {
+    return null;
+  }
+
+  unread(text: ForeseenText): number {
+    return this.#parts.lower?.unread(text) ?? 0;
   }
 
   forget(sequenceId: number): void {
@@ -104,6 +114,7 @@ class DraftedText {
   /** The counts of the levels below the one below, by name. */
   readonly #below = new Map<string, LevelCount>();
   readonly #sampler: Sampler;
+  #readTokens = 0;
   #proposed = 0;
   #accepted = 0;
 
@@ -128,7 +139,8 @@ class DraftedText {
 
   /** Takes over what the rows of logits uphold, and the token after it. [proposal + 1, vocab] -> tokens whose keys are right. */
   verify(proposal: Draft, rows: readonly LogitRow[]): number {
-    const { tokens, distributions, below } = proposal;
+    const { tokens, distributions, below, readTokens } = proposal;
+    this.#readTokens += readTokens;
     for (const count of below) this.#below.set(count.level, added(this.#below.get(count.level), count));
     this.#proposed += tokens.length;
     for (let i = 0; i < tokens.length; i++) {
@@ -145,7 +157,10 @@ class DraftedText {
 
   toDraft(lower: Drafter | null): Draft {
     const own = lower === null ? [] : [{ level: lower.level, draftedTokens: this.#proposed, acceptedTokens: this.#accepted }];
-    return { tokens: Int32Array.from(this.tokens), distributions: this.#distributions, below: [...this.#below.values(), ...own], reason: null };
+    return {
+      tokens: Int32Array.from(this.tokens), distributions: this.#distributions, classes: new Uint8Array(this.tokens.length),
+      below: [...this.#below.values(), ...own], readTokens: this.#readTokens, reason: null,
+    };
   }
 
   /** Whether kept or replaced, a verified token has the middle level's distribution. */

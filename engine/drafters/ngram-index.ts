@@ -1,18 +1,26 @@
 /**
- * Where the last few tokens of a text stood before: chains of positions by the hash of three tokens, as in LZ77. A text
+ * Where the last few tokens of a text stood before: chains of positions by the hash of a few tokens, as in LZ77. A text
  * that grows is indexed once; a lookup walks the most recent places only, so that neither takes time by the length of
  * the text. Knows token ids. Owned by ngram-drafter.ts.
  */
 
-/** Tokens that must agree for a place to be found at all. */
-export const GRAM = 3;
-/** Tokens compared backwards: beyond this the later of two places is as good as the longer match. */
-const MAX_MATCH = 32;
+/** An earlier place whose tokens agree with the end of the text. */
+export interface Place {
+  /** Position of the token that follows there. */
+  readonly end: number;
+  /** Tokens that agree, going back from there: as many as are hashed or more, at most MAX_MATCH. */
+  readonly match: number;
+}
+
+/** Tokens compared backwards. */
+export const MAX_MATCH = 32;
 /** Places looked at, latest first. */
 const MAX_PLACES = 64;
 const NONE = -1;
 
 export class NgramIndex {
+  /** Tokens that must agree for a place to be found at all. */
+  readonly #gram: number;
   /** Latest end (exclusive) of a gram with this hash, or NONE. [power of two] */
   #heads = new Int32Array(0);
   /** The one before, by end. [capacity] */
@@ -20,29 +28,28 @@ export class NgramIndex {
   /** Grams that end at or before this are in. */
   #indexed = 0;
 
+  constructor(gram: number) {
+    this.#gram = gram;
+  }
+
   /** Takes in text[0, end), whose tokens are final. */
   extend(text: Int32Array, end: number): void {
     if (end > this.#previous.length) this.#grow(text, end);
-    for (let at = Math.max(this.#indexed + 1, GRAM); at <= end; at++) this.#insert(text, at);
+    for (let at = Math.max(this.#indexed + 1, this.#gram); at <= end; at++) this.#insert(text, at);
     this.#indexed = Math.max(this.#indexed, end);
   }
 
-  /**
-   * The end (exclusive) of the earlier place whose tokens agree longest with the end of `text`, the latest of equals;
-   * null where not even GRAM tokens agree.
-   */
-  find(text: Int32Array): number | null {
+  /** Earlier places that agree with the end of `text`, latest first. */
+  places(text: Int32Array): Place[] {
     const { length } = text;
-    if (length < GRAM || this.#heads.length === 0) return null;
-    let best: number | null = null;
-    let longest = GRAM - 1;
-    let place = this.#heads[this.#slot(text, length)]!;
-    for (let looked = 0; place !== NONE && looked < MAX_PLACES && longest < MAX_MATCH; place = this.#previous[place - 1]!, looked++) {
-      if (place >= length) continue;
-      const match = matchLength(text, place);
-      if (match > longest) [best, longest] = [place, match];
+    const found: Place[] = [];
+    if (length < this.#gram || this.#heads.length === 0) return found;
+    let end = this.#heads[this.#slot(text, length)]!;
+    for (let looked = 0; end !== NONE && looked < MAX_PLACES; end = this.#previous[end - 1]!, looked++) {
+      const match = end < length ? matchLength(text, end) : 0;
+      if (match >= this.#gram) found.push({ end, match });
     }
-    return best;
+    return found;
   }
 
   #insert(text: Int32Array, end: number): void {
@@ -52,7 +59,9 @@ export class NgramIndex {
   }
 
   #slot(text: Int32Array, end: number): number {
-    const hash = Math.imul(Math.imul(Math.imul(text[end - 3]!, 0x9e3779b1) ^ text[end - 2]!, 0x85ebca6b) ^ text[end - 1]!, 0xc2b2ae35);
+    let hash = 0;
+    for (let at = end - this.#gram; at < end; at++) hash = Math.imul(hash ^ text[at]!, 0x9e3779b1) ^ (hash >>> 13);
+    hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
     return (hash ^ (hash >>> 15)) & (this.#heads.length - 1);
   }
 
@@ -62,13 +71,13 @@ export class NgramIndex {
     this.#previous = new Int32Array(capacity).fill(NONE);
     this.#heads = new Int32Array(capacity).fill(NONE);
     const known = Math.min(this.#indexed, text.length);
-    for (let at = GRAM; at <= known; at++) this.#insert(text, at);
+    for (let at = this.#gram; at <= known; at++) this.#insert(text, at);
   }
 }
 
-/** Tokens that agree, going back from `place` and from the end of the text. */
-function matchLength(text: Int32Array, place: number): number {
+/** Tokens that agree, going back from `end` and from the end of the text. */
+function matchLength(text: Int32Array, end: number): number {
   let match = 0;
-  while (match < MAX_MATCH && match < place && text[place - 1 - match] === text[text.length - 1 - match]) match++;
+  while (match < MAX_MATCH && match < end && text[end - 1 - match] === text[text.length - 1 - match]) match++;
   return match;
 }

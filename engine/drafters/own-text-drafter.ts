@@ -9,7 +9,7 @@ import { rowsOf } from '../logit-row.ts';
 import type { KvCache } from '../../kvcache/kv-cache.ts';
 import type { PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
 import { drawDraft, type DraftedToken } from '../verify.ts';
-import { emptyDraft, type Draft, type Drafter, type DraftRequest } from './drafter.ts';
+import { emptyDraft, ONE_CLASS, type Draft, type Drafter, type DraftRequest, type ForeseenText } from './drafter.ts';
 import { OwnText, type Opening } from './own-text.ts';
 
 export interface OwnTextDrafterParts {
@@ -20,7 +20,7 @@ export interface OwnTextDrafterParts {
   readonly sharesMemory: boolean;
   readonly policy: PageListPolicy;
   /** What a sequence's own text begins with; null when there is nothing to read. */
-  readonly open: (request: DraftRequest) => Opening | null;
+  readonly open: (text: ForeseenText) => Opening | null;
   /** Whether pages may be taken for another text now. */
   readonly mayBegin: () => boolean;
 }
@@ -30,6 +30,7 @@ const READ_TOKENS = 512;
 
 export class OwnTextDrafter implements Drafter {
   readonly level: string;
+  readonly firstAcceptances = ONE_CLASS;
   readonly #parts: OwnTextDrafterParts;
   readonly #texts = new Map<number, OwnText>();
 
@@ -51,6 +52,19 @@ export class OwnTextDrafter implements Drafter {
       await this.#pass(open);
     }
     return turns.map((turn) => (turn instanceof Turn ? turn.toDraft() : turn));
+  }
+
+  /** Passes of its model are the price. */
+  foresee(): null {
+    return null;
+  }
+
+  /** The last token is read by the first pass itself. */
+  unread(text: ForeseenText): number {
+    const known = this.#texts.get(text.sequenceId);
+    if (known !== undefined) return Math.max(0, known.unreadOf(text.text.length) - 1);
+    const opening = this.#parts.open(text);
+    return opening === null ? 0 : opening.tokens.length + text.text.length - opening.origin - 1;
   }
 
   forget(sequenceId: number): void {
@@ -84,11 +98,13 @@ export class OwnTextDrafter implements Drafter {
 
   /** What is not read yet, but for the last token: as far as one call may take. */
   async #read(turns: readonly Turn[]): Promise<void> {
-    for (const { text } of turns) {
+    for (const turn of turns) {
+      const { text } = turn;
       for (let left = READ_TOKENS; left > 0 && text.unread > 1;) {
         const chunk = text.prefillChunk(Math.min(left, text.unread - 1));
         await this.#parts.engine.run([chunk]);
         text.wrote(chunk.tokens);
+        turn.readTokens += chunk.tokens.length;
         left -= chunk.tokens.length;
       }
     }
@@ -108,6 +124,8 @@ export class OwnTextDrafter implements Drafter {
 class Turn {
   readonly request: DraftRequest;
   readonly text: OwnText;
+  /** Read before anything is drafted. */
+  readTokens = 0;
   readonly #drafted: DraftedToken[] = [];
 
   constructor(request: DraftRequest, text: OwnText) {
@@ -135,10 +153,11 @@ class Turn {
   }
 
   toDraft(): Draft {
-    if (this.#drafted.length === 0) return emptyDraft('the drafter is still reading');
+    if (this.#drafted.length === 0) return emptyDraft('the drafter is still reading', this.readTokens);
     return {
       tokens: Int32Array.from(this.#drafted, ({ token }) => token),
-      distributions: this.#drafted.map(({ distribution }) => distribution), below: [], reason: null,
+      distributions: this.#drafted.map(({ distribution }) => distribution), classes: new Uint8Array(this.#drafted.length),
+      below: [], readTokens: this.readTokens, reason: null,
     };
   }
 }

@@ -50,12 +50,17 @@ export class OwnText {
   }
 
   get length(): number {
-    return this.#opening.tokens.length + this.#request!.text.length - this.#opening.origin;
+    return this.#lengthFor(this.#request!.text.length);
   }
 
   /** Tokens that are in no KV memory yet: at least the last one. */
   get unread(): number {
     return this.length - this.#written;
+  }
+
+  /** The same once the sequence has so many tokens, if it goes on as is written here. */
+  unreadOf(sequenceLength: number): number {
+    return this.#lengthFor(sequenceLength) - this.#written;
   }
 
   /** Goes on from where this text and what is written agree, the last token left out: its logits are wanted. */
@@ -103,6 +108,10 @@ export class OwnText {
     const attention = this.#parts.policy.plan(pageTable, start, tokens.length, phase);
     const logits = phase === 'decode' ? 'last' : 'none';
     return { phase, sequenceId: this.#engineId, tokens, start, pageTable, attention, promptTokens: this.#opening.tokens.length, logits };
+  }
+
+  #lengthFor(sequenceLength: number): number {
+    return this.#opening.tokens.length + sequenceLength - this.#opening.origin;
   }
 
   #tokenAt(position: number): number {

@@ -108,7 +108,7 @@ async function main(options: Options): Promise<void> {
 async function offeredRows(client: Client, model: string, rows: readonly string[]): Promise<string[]> {
   const offered: string[] = [];
   for (const row of rows) {
-    const rapid = row === 'rapid' ? { question: 'What?', documents: ['Once'] } : {};
+    const rapid = ROWS[row]!['speculation'] === 'rapid' ? { question: 'What?', documents: ['Once'] } : {};
     try {
       await client.post('/v1/completions', { model, prompt: 'Once', max_tokens: 1, long_context: { ...ROWS[row], ...rapid } });
       offered.push(row);

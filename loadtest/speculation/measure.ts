@@ -13,6 +13,7 @@ export const ROWS: Readonly<Record<string, Readonly<Record<string, unknown>>>> =
   'triforce-ngram': { attention: 'dense', speculation: 'triforce', draft_level: 'ngram' },
   'triforce-model': { attention: 'dense', speculation: 'triforce', draft_level: 'model' },
   rapid: { attention: 'dense', speculation: 'rapid' },
+  'rapid-self': { attention: 'dense', speculation: 'rapid', draft_level: 'none' },
 };
 
 export interface Subject {

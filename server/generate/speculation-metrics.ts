@@ -24,7 +24,7 @@ function applied({ settings, retrieval }: AskedSpeculation): object {
   const shared = { speculation: settings.speculation, draft_tokens: settings.draftTokens, force_speculation: settings.force };
   switch (settings.speculation) {
     case 'triforce': return { ...shared, draft_budget: settings.draftBudget, draft_level: settings.draftLevel };
-    case 'rapid': return { ...shared, rag_tokens: retrieval.ragTokens, rag_chunk_tokens: retrieval.ragChunkTokens, eta: settings.eta };
+    case 'rapid': return { ...shared, draft_level: settings.draftLevel, rag_tokens: retrieval.ragTokens, rag_chunk_tokens: retrieval.ragChunkTokens, eta: settings.eta };
     default: return shared;
   }
 }

@@ -38,7 +38,7 @@ const drafting = ['ngram', 'triforce', 'rapid'] as const;
 /** Which kinds read a field. */
 const readers: Partial<Record<keyof LongContext, readonly SpeculationKind[]>> = {
   draft_tokens: drafting, force_speculation: drafting,
-  draft_budget: ['triforce'], draft_level: ['triforce'],
+  draft_budget: ['triforce'], draft_level: ['triforce', 'rapid'],
   question: ['rapid'], documents: ['rapid'], rag_tokens: ['rapid'], rag_chunk_tokens: ['rapid'], eta: ['rapid'],
 };
 
@@ -49,7 +49,7 @@ export function speculationSettings(asked: LongContext, defaults: SpeculationDef
   const misfit = misfitOf(speculation, attention);
   if (explicit && misfit !== null) throw apiError('unsupported_value', { param: 'long_context.speculation', reason: misfit });
   refuseUnreadFields(asked, speculation);
-  refuseAbsentModel(asked, defaults);
+  refuseDraftLevel(asked, speculation, defaults);
   return {
     settings: {
       speculation,
@@ -98,9 +98,10 @@ function refuseUnreadFields(asked: LongContext, speculation: SpeculationKind): v
   }
 }
 
-function refuseAbsentModel({ draft_level: level }: LongContext, { draftModel }: SpeculationDefaults): void {
-  if (level !== 'model' || draftModel !== '') return;
-  throw apiError('unsupported_value', { param: 'long_context.draft_level', reason: 'This server has no draft model (--draft-model).' });
+function refuseDraftLevel({ draft_level: level }: LongContext, speculation: SpeculationKind, { draftModel }: SpeculationDefaults): void {
+  const refuse = (reason: string): never => { throw apiError('unsupported_value', { param: 'long_context.draft_level', reason }); };
+  if (level === 'model' && draftModel === '') refuse('This server has no draft model (--draft-model).');
+  if (level === 'ngram' && speculation === 'rapid') refuse("With 'rapid' a model drafts: the draft model, or with 'none' the served one.");
 }
 
 function retrievalSettings(asked: LongContext, defaults: SpeculationDefaults): RetrievalSettings {

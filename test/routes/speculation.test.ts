@@ -94,15 +94,15 @@ test('options that contradict each other end the start with a sentence', async (
 
 test('rapid sends the drafter a prompt of its own, retrieved once, and tells what it holds', async () => {
   const { chat, sent, services } = await bench(did(verified));
-  const reply = await chat(`${document}\n\n${question}`, { speculation: 'rapid', rag_tokens: 256, rag_chunk_tokens: 32, eta: 2 }, { n: 2 });
-  const { draftPromptIds, eta } = sent().speculation;
+  const reply = await chat(`${document}\n\n${question}`, { speculation: 'rapid', draft_level: 'none', rag_tokens: 256, rag_chunk_tokens: 32, eta: 2 }, { n: 2 });
+  const { draftPromptIds, draftLevel, eta } = sent().speculation;
   const text = services.text.tokenizer.decode(draftPromptIds, { skipSpecial: false });
   expect(text.endsWith(`\n\n${question}<|im_end|>\n<|im_start|>assistant\n`)).toBe(true);
   expect(text).toContain('interrupted the Psychologist');
   expect(draftPromptIds.length).toBeLessThan(256 + 64);
-  expect(eta).toBe(2);
+  expect([eta, draftLevel]).toEqual([2, 'none']);
   expect(reply.metrics.speculation).toMatchObject({
-    speculation: 'rapid', rag_tokens: 256, rag_chunk_tokens: 32, eta: 2, off_reason: null,
+    speculation: 'rapid', draft_level: 'none', rag_tokens: 256, rag_chunk_tokens: 32, eta: 2, off_reason: null,
     retrieval: { ranked_by: 'bm25', question_from: 'last paragraph', documents_from: 'conversation' },
   });
   const { chunks, chunks_of: chunksOf, tokens, ms } = reply.metrics.speculation['retrieval'] as Record<string, number>;

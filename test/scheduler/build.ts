@@ -25,9 +25,9 @@ export function request(id: number, changes: Partial<GenerationRequest> = {}): G
   };
 }
 
-/** Drafts wherever it can. */
+/** Drafts wherever it can; rapid with the draft model, if there is one. */
 export function drafting(changes: Partial<GenerationRequest['speculation']>): GenerationRequest['speculation'] {
-  return { ...NO_SPECULATION, speculation: 'ngram', draftTokens: 6, draftBudget: 320, force: true, ...changes };
+  return { ...NO_SPECULATION, speculation: 'ngram', draftTokens: 6, draftBudget: 320, draftLevel: changes.speculation === 'rapid' ? 'auto' : 'none', force: true, ...changes };
 }
 
 /** A prompt that `seed` decides. */

@@ -19,7 +19,7 @@ const policies: Partial<AttentionSettings>[] = [
 ];
 
 const everywhere: Partial<SpeculationSettings>[] = [{ speculation: 'ngram' }];
-const notStreaming: Partial<SpeculationSettings>[] = [{ speculation: 'rapid' }];
+const notStreaming: Partial<SpeculationSettings>[] = [{ speculation: 'rapid' }, { speculation: 'rapid', draftLevel: 'none' }];
 const onlyDense: Partial<SpeculationSettings>[] = [
   { speculation: 'triforce' }, { speculation: 'triforce', draftLevel: 'ngram', draftTokens: 11 }, { speculation: 'triforce', draftLevel: 'model' },
 ];
@@ -150,7 +150,7 @@ function thinning<E extends Engine>(engine: E): { engine: E; rows: () => number 
 const engines = [
   { name: 'fake engine', steps: 10_000, create: (pages: number) => new FakeEngine({ pages, vocab: 300, headOrder: Int32Array.of(0, 1, 2, 3), stop: { token: STOP, share: 0.01 } }) },
   { name: 'engine that feels every list', steps: 3_000, create: (pages: number) => new ListEngine(pages) },
-  { name: 'engine with a sliding window', steps: 3_000, create: (pages: number) => new ListEngine(pages, { slidingWindow: [null, 200] }) },
+  { name: 'engine with a sliding window', steps: 3_500, create: (pages: number) => new ListEngine(pages, { slidingWindow: [null, 200] }) },
 ];
 
 test.each(engines)(`$steps random steps on the $name keep integrity, end every request once, and change no result (SCHEDULE_SEED=${SEED})`, async ({ steps, create }) => {

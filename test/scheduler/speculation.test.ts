@@ -26,6 +26,8 @@ const kinds: [string, Partial<SpeculationSettings>][] = [
   ['triforce over a model', { speculation: 'triforce', draftLevel: 'model' }],
   ['rapid', { speculation: 'rapid', draftPromptIds: longPrompt.slice(20, 60) }],
 ];
+/** Takes pages of the target's, and none while others wait. */
+const selfDrafting: typeof kinds = [['rapid, drafting for itself', { speculation: 'rapid', draftLevel: 'none', draftPromptIds: longPrompt.slice(20, 60) }]];
 const samplings = [{ temperature: 0.7, topP: 0.9 }, { temperature: 1, topP: 0.9 }];
 
 type Sampling = Partial<GenerationRequest['sampling']>;
@@ -98,7 +100,7 @@ describe('an answer with drafts', async () => {
     return { plain: answers[0]!, drafted: answers[1]! };
   };
 
-  describe.each(kinds)('%s', (_, kind) => {
+  describe.each([...kinds, ...selfDrafting])('%s', (_, kind) => {
     test.each<[string, Sampling, Partial<GenerationRequest>]>([
       ['greedy', { temperature: 0 }, {}],
       ['a seed', { temperature: 1, seed: 5 }, {}],
@@ -132,7 +134,7 @@ describe('an answer with drafts', async () => {
   });
 
   test('leaves the keys and values of plain decoding behind, rejected drafts or not', async () => {
-    const rowsAfter = await Promise.all([NO_SPECULATION, ...kinds.map(([, kind]) => drafting(kind))].map(async (speculation) => {
+    const rowsAfter = await Promise.all([NO_SPECULATION, ...[...kinds, ...selfDrafting].map(([, kind]) => drafting(kind))].map(async (speculation) => {
       const seen = await makeReference(target, PAGES);
       const busy = bench({ engine: seen, draftEngine });
       busy.submit(asked(1, speculation, { temperature: 0, frequencyPenalty: 0.3 }, { maxTokens: 60 }));

@@ -31,6 +31,7 @@ const kinds: readonly [string, Partial<SpeculationSettings>][] = [
   ['triforce over n-grams', { speculation: 'triforce', draftLevel: 'ngram' }],
   ['triforce over a draft model', { speculation: 'triforce', draftLevel: 'model' }],
   ['rapid', { speculation: 'rapid' }],
+  ['rapid, drafting for itself', { speculation: 'rapid', draftLevel: 'none' }],
 ];
 
 /** `from`: so many of the prompts are left out, the first ones: they were compared before. */

@@ -22,13 +22,15 @@ export interface DrafterCasesOptions {
   readonly create: (bench: DrafterBench) => Drafter;
   /** Whether every draft of a long text has tokens. */
   readonly alwaysDrafts: boolean;
+  /** Whose pages it takes for texts of its own; null for a drafter that has none. */
+  readonly takesFrom: keyof DrafterBench | null;
 }
 
 const POOL_PAGES = 24;
 const TEXT_TOKENS = 400;
 const VOCAB = 40;
 
-export function drafterCases(name: string, { create, alwaysDrafts }: DrafterCasesOptions): void {
+export function drafterCases(name: string, { create, alwaysDrafts, takesFrom }: DrafterCasesOptions): void {
   describe(`drafter: ${name}`, () => {
     let models: TinyModel[];
     let bench: DrafterBench;
@@ -65,10 +67,12 @@ export function drafterCases(name: string, { create, alwaysDrafts }: DrafterCase
       const text = await written(0);
       for (const maxTokens of [1, 2, 3, 7, 20]) {
         const [draft] = await ready(ask(text, { maxTokens }, temperature));
-        const { tokens, distributions, reason } = draft!;
+        const { tokens, distributions, classes, reason } = draft!;
         expect(tokens.length).toBeLessThanOrEqual(maxTokens);
         if (alwaysDrafts) expect(tokens.length).toBeGreaterThan(0);
         expect(distributions).toHaveLength(tokens.length);
+        expect(classes).toHaveLength(tokens.length);
+        for (const sureness of classes) expect(drafter.firstAcceptances[sureness]).toBeGreaterThan(0);
         expect(reason === null).toBe(tokens.length > 0);
         tokens.forEach((token, i) => {
           expect(token).toBeGreaterThanOrEqual(0);
@@ -92,6 +96,18 @@ export function drafterCases(name: string, { create, alwaysDrafts }: DrafterCase
       bench.target.engine.truncate(text, TEXT_TOKENS - 1);
       await ready(ask(text, { maxTokens: 9 }));
       expect(await next()).toEqual(before);
+      drafter.forget(0);
+    });
+
+    test('says what it has to read, until it has read it; and a draft that it foresees is the one it makes', async () => {
+      const text = await written(0);
+      const request = ask(text);
+      const [unread, foreseen] = [drafter.unread(request), drafter.foresee(request)];
+      expect(drafter.unread(request)).toBe(unread);
+      const [first] = await drafter.draft([request]);
+      expect(first!.readTokens).toBe(unread);
+      expect(drafter.unread(ask(text))).toBeLessThan(8);
+      if (foreseen !== null) expect(foreseen).toEqual(first);
       drafter.forget(0);
     });
 
@@ -122,6 +138,7 @@ export function drafterCases(name: string, { create, alwaysDrafts }: DrafterCase
     test('gives its pages back when it forgets, and once only', async () => {
       const text = await written(0);
       await ready(ask(text));
+      for (const memory of ['target', 'draftModel'] as const) expect(bench[memory].kv.numHeld > 0, memory).toBe(memory === takesFrom);
       drafter.forget(0);
       drafter.forget(0);
       for (const { kv } of [bench.target, bench.draftModel]) {
