@@ -71,6 +71,8 @@ export interface Engine {
    * have as many rows as `pages` whole ones. An id begins with all rows when its first token is written.
    */
   readonly pageIds: number;
+  /** True where `run` returns while a device works: what its caller does before awaiting the result costs no time. */
+  readonly worksApart?: boolean;
   /**
    * Computes the chunks, writes their keys and values to their pages, updates the page statistics.
    * Several chunks of one sequence in one step are computed in order, each seeing the one before.

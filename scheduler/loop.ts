@@ -60,6 +60,8 @@ export class Loop {
   #inbox: Command[] = [];
   #failedSteps = 0;
   #lastFailure = '';
+  /** What the last step did is told while the next one runs. */
+  #isReportHeld = false;
 
   constructor(parts: LoopParts) {
     const { engine, options, draftEngine = null, now } = parts;
@@ -96,7 +98,8 @@ export class Loop {
     this.#endLate();
     const scheduled = this.#scheduler.plan(this.#parts.now());
     if (scheduled.length > 0) await this.#run(scheduled);
-    this.#report();
+    this.#isReportHeld = this.#mayHoldReport(scheduled.length > 0);
+    if (!this.#isReportHeld) this.#report();
     if (this.#failedSteps >= MAX_FAILED_STEPS) throw new Error(`${this.#failedSteps} steps failed in a row: ${this.#lastFailure}`);
   }
 
@@ -132,11 +135,20 @@ export class Loop {
     if (plan.every(({ phase }) => phase === 'decode')) this.#drafting.observe(scheduled.map(({ sequence }) => sequence), drafts, runMs);
   }
 
+  /** Only beside a device that works apart, and where another step is sure to follow. */
+  #mayHoldReport(hasRun: boolean): boolean {
+    return this.#parts.engine.worksApart === true && hasRun && this.#failedSteps === 0 && !this.isIdle;
+  }
+
   async #runStep(scheduled: readonly Scheduled[]): Promise<RunStep> {
+    // Drafting takes passes of its own: nobody waits for these to hear of the step before.
+    if (scheduled.some(({ draftTokens }) => draftTokens > 0)) this.#reportHeld();
     const drafts = await this.#drafting.draft(scheduled);
     const plan = scheduled.flatMap((each) => chunksOf(each, drafts.get(each.sequence) ?? null));
     const startMs = this.#parts.now();
-    const result = await this.#parts.engine.run(plan);
+    const running = this.#parts.engine.run(plan);
+    this.#reportHeld();
+    const result = await running;
     return { plan, drafts, result, runMs: this.#parts.now() - startMs };
   }
 
@@ -165,6 +177,11 @@ export class Loop {
       if (phase === 'prefill') prefillReads += tokens.length * reads.tokens;
     }
     this.#cost.observe({ ms, decodes, prefillTokens, prefillReads });
+  }
+
+  #reportHeld(): void {
+    if (this.#isReportHeld) this.#report();
+    this.#isReportHeld = false;
   }
 
   #report(): void {

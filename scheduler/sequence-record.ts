@@ -86,10 +86,14 @@ export class SequenceRecord {
 
 /** Each head reads the list of its class, and the chunk's own `tokens` besides (counted when decoding: one). */
 export function readsOf({ classes, classOf }: AttentionPlan, ownTokens: number): AttentionReads {
+  if (classes.length === 1) {
+    const { tokens, fixed, pick } = classes[0]!;
+    return { tokens: tokens + ownTokens, pages: classOf.length * (fixed.length + pick) };
+  }
   let tokens = 0;
   let pages = 0;
-  for (const index of classOf) {
-    const list = classes[index]!;
+  for (let head = 0; head < classOf.length; head++) {
+    const list = classes[classOf[head]!]!;
     tokens += list.tokens;
     pages += list.fixed.length + list.pick;
   }

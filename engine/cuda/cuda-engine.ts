@@ -3,9 +3,11 @@
  * the device. A step is cut into runs; a run is issued kernel by kernel, and decode runs of a size that has come
  * before are replayed as graphs. Knows no techniques. Built by engine/create.ts, called by the scheduler.
  */
+import { setImmediate as afterMessages } from 'node:timers/promises';
 import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import { checkChunk } from '../check-chunk.ts';
-import { UnsupportedModelError, type Chunk, type Engine, type EngineSpec, type StepResult } from '../engine.ts';
+import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
+import type { StepRows } from '../logit-row.ts';
 import { decode } from '../model/decoder.ts';
 import { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
@@ -27,6 +29,7 @@ import { MovedPages, type Move } from './moved-pages.ts';
 import { RecordedRuns } from './recorded-runs.ts';
 import { planRuns } from './run-planner.ts';
 import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
+import { checkModel, engineSpec, runModel, suitsHopper } from './served-model.ts';
 import { StepLogits } from './step-logits.ts';
 import { SelectionSlots } from './selection-slots.ts';
 import { Workspace } from './workspace.ts';
@@ -63,13 +66,11 @@ const LEAST_SLOTS = 128;
 const FIRST_PICK = 64;
 /** More rows in a run make its products no faster. */
 const MAX_RUN_ROWS = 8192;
-const MOST_GROUP = 64;
-/** attend_hopper: query rows of a block, and the head widths that it is written for. */
-const HOPPER = { capability: 90, rows: 128, headDims: [64, 128], groupRows: 64 } as const;
 
 export class CudaEngine implements Engine {
   readonly spec: EngineSpec;
   readonly pages: number;
+  readonly worksApart = true;
   readonly device: Device;
   readonly memory: DeviceMemory;
   readonly kv: KvMemory;
@@ -142,8 +143,11 @@ export class CudaEngine implements Engine {
     };
   }
 
-  run(step: readonly Chunk[]): Promise<StepResult> {
-    return Promise.resolve(step).then((chunks) => this.#runStep(chunks));
+  /** Messages that arrive while the device works are let in then, and not between two steps. */
+  async run(step: readonly Chunk[]): Promise<StepResult> {
+    const reads = this.#issue(step);
+    await afterMessages();
+    return { ...this.#finish(), ...reads };
   }
 
   truncate({ sequenceId, pageTable }: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void {
@@ -182,7 +186,8 @@ export class CudaEngine implements Engine {
     this.kv.poison(this.memory, pages);
   }
 
-  #runStep(step: readonly Chunk[]): StepResult {
+  /** Puts a step on the stream. */
+  #issue(step: readonly Chunk[]): Pick<StepResult, 'pagesRead' | 'pagesScored'> {
     for (const chunk of step) checkChunk(chunk, { ...this.spec, pageIds: this.pages });
     const [from, to] = this.#stepEvents;
     const runs = planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
@@ -195,10 +200,16 @@ export class CudaEngine implements Engine {
       pagesRead += tables.pagesRead;
       pagesScored += tables.pagesScored;
     });
+    if (runs.length === 0) this.device.mark(from);
     this.device.mark(to);
+    return { pagesRead, pagesScored };
+  }
+
+  /** Waits for what was put on the stream, and reads it. */
+  #finish(): StepRows & Pick<StepResult, 'deviceMs'> {
     this.device.synchronize();
-    this.deviceMilliseconds = runs.length === 0 ? 0 : this.device.elapsed(from, to);
-    return { ...this.#logits.read(), pagesRead, pagesScored, deviceMs: this.deviceMilliseconds };
+    this.deviceMilliseconds = this.device.elapsed(...this.#stepEvents);
+    return { ...this.#logits.read(), deviceMs: this.deviceMilliseconds };
   }
 
   /** `begins` is called when the first thing is about to be put on the stream. */
@@ -333,37 +344,4 @@ export class CudaEngine implements Engine {
     const partials = 4 * this.device.properties.multiprocessors * kvHeads * 64 * (headPad(headDim) + 2) * 4;
     return CudaOps.activationBytes(this.#model, stepTokens) + partials + 128 * this.#vocabStride * 4 + (256 << 20);
   }
-}
-
-function suitsHopper({ headDim, heads, kvHeads }: ModelSpec, capability: number): boolean {
-  return capability === HOPPER.capability && HOPPER.headDims.some((width) => width === headDim) && HOPPER.groupRows % (heads / kvHeads) === 0;
-}
-
-function runModel(spec: ModelSpec, rope: Rope, hopper: boolean): RunModel {
-  const { layers, kvHeads, heads } = spec;
-  return {
-    layers, kvHeads, group: heads / kvHeads, pairs: rope.pairs, hopperRows: hopper ? HOPPER.rows : null, hopperScores: hopper,
-    hasWindows: spec.slidingWindow.some((window) => window !== null),
-    frequencies: spec.rope.type === 'dynamic' ? (tokens) => rope.frequencies(tokens) : null,
-  };
-}
-
-/** What kernels and products can do. Throws UnsupportedModelError. */
-function checkModel({ hidden, inner, heads, kvHeads, headDim }: ModelSpec): void {
-  const widths = { hidden_size: hidden, intermediate_size: inner, 'num_attention_heads * head_dim': heads * headDim, 'num_key_value_heads * head_dim': kvHeads * headDim };
-  for (const [name, width] of Object.entries(widths)) {
-    if (width % 8 !== 0) throw new UnsupportedModelError(`The cuda engine needs widths that are multiples of 8; config.json: ${name} is ${width}.`);
-  }
-  if (headDim > 256) throw new UnsupportedModelError(`The cuda engine serves heads of up to 256 channels; config.json: head_dim is ${headDim}.`);
-  if (heads / kvHeads > MOST_GROUP) throw new UnsupportedModelError(`The cuda engine serves up to ${MOST_GROUP} query heads for a KV head, this model has ${heads / kvHeads}.`);
-}
-
-function engineSpec(spec: ModelSpec, { precision, headOrder }: CudaEngineOptions, kv: KvLayout): EngineSpec {
-  const { layers, kvHeads, vocab, contextLength, slidingWindow } = spec;
-  return {
-    engine: 'cuda', precision, layers, kvHeads, vocab, contextLength, slidingWindow, headOrder,
-    keysDependOnPromptLength: spec.rope.type === 'dynamic',
-    kvBytesPerToken: KvMemory.pageBytes(spec, kv) / PAGE_TOKENS,
-    ...(kv.format === 'element' ? {} : { kvPrecision: kv.format }),
-  };
 }

@@ -3,10 +3,11 @@
  * device is given is one block of tables and two arrays of page ids and their positions. Decode runs are padded
  * to sizes that come back, so that a recorded run serves them all. Pure. Called by cuda-engine.ts.
  */
-import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
+import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS, type AttentionPlan, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import { IntList } from './int-list.ts';
 import type { Move } from './moved-pages.ts';
+import { CHUNK_FIELDS, LIST_FIELDS, tableOffsets, UNIT_FIELDS, type TableName, type TableOffsets, type TableSizes } from './table-layout.ts';
 
 export interface RunModel {
   readonly layers: number;
@@ -34,26 +35,6 @@ export interface ChunkPlace {
   readonly moved: (page: number, delta: number, full: boolean) => number;
 }
 
-/** Number of entries of each table, padding included. */
-export interface TableSizes {
-  readonly rows: number;
-  readonly chunks: number;
-  readonly lists: number;
-  readonly writes: number;
-  readonly units: number;
-  readonly hopperUnits: number;
-  readonly scoreUnits: number;
-  /** How many of them, the last ones, are scored by Hopper's kernel. */
-  readonly hopperScoreUnits: number;
-  readonly outputRows: number;
-  /** Rows of frequencies of their own (dynamic RoPE). */
-  readonly frequencyRows: number;
-}
-
-/** Where each table begins in the block, in bytes. */
-export type TableOffsets = Readonly<Record<TableName | 'end', number>>;
-type TableName = 'tokens' | 'positions' | 'frequencyRow' | 'chunks' | 'lists' | 'writes' | 'units' | 'hopperUnits' | 'scoreUnits' | 'outputRows' | 'classOf' | 'frequencies';
-
 export interface EntryRange {
   readonly first: number;
   readonly count: number;
@@ -80,12 +61,8 @@ export interface RunTables {
   readonly pagesScored: number;
 }
 
-const CHUNK_FIELDS = 16;
-const LIST_FIELDS = 8;
-const UNIT_FIELDS = 4;
 /** Rows of one unit of `attend`. */
 const UNIT_ROWS = 64;
-const TABLE_ALIGNMENT = 16;
 const NO_PAGES = new Int32Array(0);
 
 /** Room on the right of 1, 2, 4, 8, then in steps of an eighth of the power of two. */
@@ -108,12 +85,13 @@ class Builder {
   readonly #places: readonly ChunkPlace[];
   readonly #model: RunModel;
   readonly #moves: Move[];
-  readonly #entries = new IntList();
-  readonly #positions = new IntList();
-  readonly #units: number[] = [];
-  readonly #hopperUnits: number[] = [];
-  readonly #writes: number[] = [];
-  readonly #lists: number[] = [];
+  readonly #entries: IntList;
+  readonly #positions: IntList;
+  readonly #chunks = new IntList();
+  readonly #units = new IntList();
+  readonly #hopperUnits = new IntList();
+  readonly #writes = new IntList();
+  readonly #lists = new IntList();
   readonly #frequencies: Float64Array[] = [];
   readonly #hopperEntries: EntryRange[] = [];
   #pagesRead = 0;
@@ -126,14 +104,21 @@ class Builder {
     this.#places = places;
     this.#model = model;
     this.#moves = moves;
+    const numEntries = places.reduce((sum, place) => sum + entriesOf(place), 0);
+    this.#entries = new IntList(numEntries);
+    this.#positions = new IntList(model.hasWindows ? numEntries : 0);
   }
 
   build(): RunTables {
-    const chunkTable = this.#places.map((place, index) => this.#chunk(place, index));
+    let firstRow = 0;
+    this.#places.forEach((place, index) => {
+      this.#chunk(place, index, firstRow);
+      firstRow += place.chunk.tokens.length;
+    });
     const sizes = this.#sizes();
     const offsets = tableOffsets(sizes, this.#model);
     const block = new ArrayBuffer(offsets.end);
-    this.#fill(block, sizes, offsets, chunkTable);
+    this.#fill(block, sizes, offsets);
     return {
       sizes, offsets, block, moves: this.#moves,
       entries: this.#entries.view(), entryPositions: this.#model.hasWindows ? this.#positions.view() : null,
@@ -142,47 +127,50 @@ class Builder {
     };
   }
 
-  #firstRow(index: number): number {
-    return this.#places.slice(0, index).reduce((sum, { chunk }) => sum + chunk.tokens.length, 0);
-  }
-
-  /** The chunk's row of the table; its lists, writes and units are added on the way. */
-  #chunk({ chunk, slot, fresh, moved }: ChunkPlace, index: number): number[] {
+  /** The chunk's row of the table, its lists, writes and units. */
+  #chunk({ chunk, slot, fresh, moved }: ChunkPlace, index: number, firstRow: number): void {
     const { layers, kvHeads } = this.#model;
     const { tokens, start, pageTable, attention, phase } = chunk;
-    const indexOf = this.#model.hasWindows ? new Map(Array.from(pageTable, (page, i) => [page, i])) : null;
-    const add = (page: number, original = page): void => {
-      this.#entries.push(page);
-      if (indexOf !== null) this.#positions.push((indexOf.get(original) ?? 0) * PAGE_TOKENS);
-    };
-    const firstRow = this.#firstRow(index);
+    const positionOf = this.#model.hasWindows ? positionsOf(pageTable) : null;
     const ownPages = this.#entries.length;
-    for (let page = Math.floor(start / PAGE_TOKENS); page * PAGE_TOKENS < start + tokens.length; page++) add(pageTable[page]!);
+    this.#append(pageTable.subarray(Math.floor(start / PAGE_TOKENS), Math.ceil((start + tokens.length) / PAGE_TOKENS)), positionOf);
     const firstList = this.#lists.length / LIST_FIELDS;
     // Decode steps that use earlier picks score nothing; three of four do.
     const scoresAny = fresh || phase === 'prefill';
-    for (const plan of attention.classes) this.#list(plan, scoresAny, moved, add);
+    for (const plan of attention.classes) this.#list(plan, { scoresAny, moved, positionOf });
     this.#count(chunk, fresh);
     this.#write(chunk, firstRow);
     const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
     const numHopper = this.#hopperUnits.length;
     this.#addUnits(chunk, index, perQueryHead);
     if (this.#hopperUnits.length > numHopper) this.#hopperEntries.push({ first: ownPages, count: this.#entries.length - ownPages });
-    return [
-      firstRow, tokens.length, start, ownPages, slot, fresh ? 1 : 0, phase === 'decode' ? 1 : tokens.length, firstList,
-      index * layers * kvHeads, perQueryHead ? 1 : 0,
-    ];
+    this.#chunks.pushRow(firstRow, tokens.length, start, ownPages);
+    this.#chunks.pushRow(slot, fresh ? 1 : 0, phase === 'decode' ? 1 : tokens.length, firstList);
+    this.#chunks.pushRow(index * layers * kvHeads, perQueryHead ? 1 : 0, 0, 0);
+    this.#chunks.pushRow(0, 0, 0, 0);
   }
 
-  #list({ fixed, positionDelta, candidates, pick, pickPer, tokens }: PagePlan, scoresAny: boolean, moved: ChunkPlace['moved'], add: (page: number, original?: number) => void): void {
+  /** Pages that stand where they were written. */
+  #append(pages: Int32Array, positionOf: ReadonlyMap<number, number> | null): void {
+    this.#entries.append(pages);
+    if (positionOf !== null) for (const page of pages) this.#positions.push(positionOf.get(page) ?? 0);
+  }
+
+  #list({ fixed, positionDelta, candidates, pick, pickPer, tokens }: PagePlan, { scoresAny, moved, positionOf }: Pick<ChunkPlace, 'moved'> & { scoresAny: boolean; positionOf: ReadonlyMap<number, number> | null }): void {
     const fixedAt = this.#entries.length;
-    const isFull = (i: number): boolean => i < fixed.length - 1 || tokens % PAGE_TOKENS === 0;
-    fixed.forEach((page, i) => { add(moved(page, positionDelta?.[i] ?? 0, isFull(i)), page); });
+    if (positionDelta === null) this.#append(fixed, positionOf);
+    else {
+      const isFull = (i: number): boolean => i < fixed.length - 1 || tokens % PAGE_TOKENS === 0;
+      fixed.forEach((page, i) => {
+        this.#entries.push(moved(page, positionDelta[i]!, isFull(i)));
+        if (positionOf !== null) this.#positions.push(positionOf.get(page) ?? 0);
+      });
+    }
     const candidatesAt = this.#entries.length;
     const listed = scoresAny ? candidates : NO_PAGES;
-    if (this.#model.hasWindows) listed.forEach((page) => { add(page); });
-    else this.#entries.append(listed);
-    this.#lists.push(fixedAt, fixed.length, candidatesAt, listed.length, pick, tokens, pickPer === 'queryHead' ? 1 : 0, 0);
+    this.#append(listed, positionOf);
+    this.#lists.pushRow(fixedAt, fixed.length, candidatesAt, listed.length);
+    this.#lists.pushRow(pick, tokens, pickPer === 'queryHead' ? 1 : 0, 0);
     this.#longestList = Math.max(this.#longestList, fixed.length + pick);
     if (pick > 0) {
       this.#maxCandidates = Math.max(this.#maxCandidates, candidates.length);
@@ -191,9 +179,8 @@ class Builder {
   }
 
   #count({ attention }: Chunk, fresh: boolean): void {
-    const { classes, classOf } = attention;
-    const heads = new Int32Array(classes.length);
-    for (const one of classOf) heads[one]!++;
+    const { classes } = attention;
+    const heads = headsOfClasses(attention);
     classes.forEach(({ fixed, pick, pickPer, candidates }, i) => {
       const lists = heads[i]! * (pickPer === 'queryHead' ? this.#model.group : 1);
       this.#pagesRead += lists * (fixed.length + pick);
@@ -208,7 +195,7 @@ class Builder {
       const next = Math.min((Math.floor(at / LOGICAL_PAGE_TOKENS) + 1) * LOGICAL_PAGE_TOKENS, end);
       const page = Math.floor(at / PAGE_TOKENS);
       const tail = Math.min(PAGE_TOKENS, end - page * PAGE_TOKENS);
-      this.#writes.push(firstRow + at - start, next - at, pageTable[page]! * PAGE_TOKENS + at % PAGE_TOKENS, tail);
+      this.#writes.pushRow(firstRow + at - start, next - at, pageTable[page]! * PAGE_TOKENS + at % PAGE_TOKENS, tail);
       at = next;
     }
   }
@@ -216,15 +203,15 @@ class Builder {
   #addUnits({ phase, tokens }: Chunk, index: number, perQueryHead: boolean): void {
     const { group, hopperRows } = this.#model;
     if (perQueryHead) {
-      for (let member = 0; member < group; member++) this.#units.push(index, 0, member, 0);
+      for (let member = 0; member < group; member++) this.#units.pushRow(index, 0, member, 0);
       return;
     }
     const rows = tokens.length * group;
     if (hopperRows !== null && phase === 'prefill' && rows >= hopperRows) {
       // The last rows see the most tokens: heaviest first.
-      for (let block = Math.ceil(rows / hopperRows) - 1; block >= 0; block--) this.#hopperUnits.push(index, block, 0, 0);
+      for (let block = Math.ceil(rows / hopperRows) - 1; block >= 0; block--) this.#hopperUnits.pushRow(index, block, 0, 0);
     } else {
-      for (let block = 0; block * UNIT_ROWS < rows; block++) this.#units.push(index, block, 0, 0);
+      for (let block = 0; block * UNIT_ROWS < rows; block++) this.#units.pushRow(index, block, 0, 0);
     }
   }
 
@@ -245,18 +232,17 @@ class Builder {
     };
   }
 
-  #fill(block: ArrayBuffer, sizes: TableSizes, offsets: TableOffsets, chunkTable: readonly number[][]): void {
+  #fill(block: ArrayBuffer, sizes: TableSizes, offsets: TableOffsets): void {
     const ints = (name: TableName, length: number): Int32Array => new Int32Array(block, offsets[name], length);
     const tokens = ints('tokens', sizes.rows).fill(-1);
     const positions = ints('positions', sizes.rows);
     const frequencyRow = this.#model.frequencies === null ? null : ints('frequencyRow', sizes.rows);
     const wanted = ints('outputRows', sizes.outputRows).fill(-1);
     const classOf = new Uint8Array(block, offsets.classOf, sizes.chunks * this.#model.layers * this.#model.kvHeads);
-    const chunks = ints('chunks', sizes.chunks * CHUNK_FIELDS);
+    ints('chunks', sizes.chunks * CHUNK_FIELDS).set(this.#chunks.view());
     let row = 0;
     let output = 0;
     this.#places.forEach(({ chunk }, index) => {
-      chunks.set(chunkTable[index]!, index * CHUNK_FIELDS);
       classOf.set(chunk.attention.classOf, index * chunk.attention.classOf.length);
       for (let i = chunk.tokens.length - outputRows(chunk); i < chunk.tokens.length; i++) wanted[output++] = row + i;
       tokens.set(chunk.tokens, row);
@@ -264,10 +250,10 @@ class Builder {
       if (frequencyRow !== null) this.#setFrequencies(chunk, frequencyRow.subarray(row, row + chunk.tokens.length));
       row += chunk.tokens.length;
     });
-    ints('lists', sizes.lists * LIST_FIELDS).set(this.#lists);
-    ints('writes', sizes.writes * UNIT_FIELDS).set(this.#writes);
-    setUnits(ints('units', sizes.units * UNIT_FIELDS), this.#units);
-    setUnits(ints('hopperUnits', sizes.hopperUnits * UNIT_FIELDS), this.#hopperUnits);
+    ints('lists', sizes.lists * LIST_FIELDS).set(this.#lists.view());
+    ints('writes', sizes.writes * UNIT_FIELDS).set(this.#writes.view());
+    setUnits(ints('units', sizes.units * UNIT_FIELDS), this.#units.view());
+    setUnits(ints('hopperUnits', sizes.hopperUnits * UNIT_FIELDS), this.#hopperUnits.view());
     this.#setScoreUnits(ints('scoreUnits', sizes.scoreUnits));
     const frequencies = new Float64Array(block, offsets.frequencies, sizes.frequencyRows * this.#model.pairs);
     this.#frequencies.forEach((values, i) => { frequencies.set(values, i * this.#model.pairs); });
@@ -300,28 +286,30 @@ export function outputRows({ logits, tokens }: Chunk): number {
   return { none: 0, last: 1, all: tokens.length }[logits];
 }
 
+/** Entries that a chunk may take: its own pages and those of its lists. */
+function entriesOf({ chunk: { start, tokens, attention } }: ChunkPlace): number {
+  const own = Math.ceil((start + tokens.length) / PAGE_TOKENS) - Math.floor(start / PAGE_TOKENS);
+  return attention.classes.reduce((sum, { fixed, candidates }) => sum + fixed.length + candidates.length, own);
+}
+
+/** Where in the text each page of the table begins. */
+function positionsOf(pageTable: Int32Array): ReadonlyMap<number, number> {
+  return new Map(Array.from(pageTable, (page, i) => [page, i * PAGE_TOKENS]));
+}
+
+/** How many heads read each list. */
+function headsOfClasses({ classes, classOf }: AttentionPlan): Int32Array {
+  if (classes.length === 1) return Int32Array.of(classOf.length);
+  const heads = new Int32Array(classes.length);
+  for (let head = 0; head < classOf.length; head++) heads[classOf[head]!]!++;
+  return heads;
+}
+
 function scores({ fresh, slot }: ChunkPlace): boolean {
   return fresh && slot >= 0;
 }
 
-function setUnits(table: Int32Array, units: readonly number[]): void {
+function setUnits(table: Int32Array, units: Int32Array): void {
   for (let at = units.length; at < table.length; at += UNIT_FIELDS) table[at] = -1;
   table.set(units);
-}
-
-/** Offsets follow from the sizes alone: a recorded run finds its tables where they were. */
-function tableOffsets(sizes: TableSizes, { layers, kvHeads, pairs }: RunModel): TableOffsets {
-  const bytes: Readonly<Record<TableName, number>> = {
-    tokens: 4 * sizes.rows, positions: 4 * sizes.rows, frequencyRow: sizes.frequencyRows === 0 ? 0 : 4 * sizes.rows,
-    chunks: 4 * CHUNK_FIELDS * sizes.chunks, lists: 4 * LIST_FIELDS * sizes.lists, writes: 4 * UNIT_FIELDS * sizes.writes,
-    units: 4 * UNIT_FIELDS * sizes.units, hopperUnits: 4 * UNIT_FIELDS * sizes.hopperUnits, scoreUnits: 4 * sizes.scoreUnits,
-    outputRows: 4 * sizes.outputRows, classOf: sizes.chunks * layers * kvHeads, frequencies: 8 * pairs * sizes.frequencyRows,
-  };
-  let end = 0;
-  const offsets: Partial<Record<TableName, number>> = {};
-  for (const name of Object.keys(bytes) as TableName[]) {
-    offsets[name] = end;
-    end += Math.ceil(bytes[name] / TABLE_ALIGNMENT) * TABLE_ALIGNMENT;
-  }
-  return { ...offsets as Record<TableName, number>, end };
 }

@@ -17,7 +17,9 @@ export class SelectionSlots {
   readonly numSlots: number;
   readonly #free: number[];
   /** The oldest first. */
-  #picks: Picks[] = [];
+  readonly #picks = new Set<Picks>();
+  /** Of each sequence, by `start`. */
+  readonly #bySequence = new Map<number, Picks[]>();
 
   constructor(numSlots: number) {
     this.numSlots = numSlots;
@@ -26,7 +28,7 @@ export class SelectionSlots {
 
   /** The slot of the last picks of a sequence, if they have this shape; null else. */
   recall(sequenceId: number, shape: string): number | null {
-    const last = this.#picks.findLast((picks) => picks.sequenceId === sequenceId);
+    const last = this.#bySequence.get(sequenceId)?.at(-1);
     return last?.shape === shape ? last.slot : null;
   }
 
@@ -34,31 +36,44 @@ export class SelectionSlots {
   take(sequenceId: number, start: number, shape: string, inUse: ReadonlySet<number>): number {
     this.truncate(sequenceId, start);
     const slot = this.#free.pop() ?? this.#evict(inUse);
-    this.#picks.push({ sequenceId, start, shape, slot });
+    const picks = { sequenceId, start, shape, slot };
+    this.#picks.add(picks);
+    const others = this.#bySequence.get(sequenceId);
+    if (others === undefined) this.#bySequence.set(sequenceId, [picks]);
+    else others.push(picks);
     return slot;
   }
 
   /** Forgets what was picked at `length` or later. */
   truncate(sequenceId: number, length: number): void {
-    this.#drop((picks) => picks.sequenceId === sequenceId && picks.start >= length);
+    const ofSequence = this.#bySequence.get(sequenceId);
+    if (ofSequence === undefined || ofSequence.at(-1)!.start < length) return;
+    const dropped = ofSequence.splice(ofSequence.findIndex(({ start }) => start >= length));
+    if (ofSequence.length === 0) this.#bySequence.delete(sequenceId);
+    for (const picks of dropped) {
+      this.#picks.delete(picks);
+      this.#free.push(picks.slot);
+    }
   }
 
   forget(sequenceId: number): void {
     this.truncate(sequenceId, 0);
   }
 
-  #drop(isDropped: (picks: Picks) => boolean): void {
-    for (const picks of this.#picks) if (isDropped(picks)) this.#free.push(picks.slot);
-    this.#picks = this.#picks.filter((picks) => !isDropped(picks));
-  }
-
   /** The oldest that a later one of its sequence stands for; if there is none, the oldest: its sequence picks anew. */
   #evict(inUse: ReadonlySet<number>): number {
-    const last = new Map(this.#picks.map((picks) => [picks.sequenceId, picks]));
-    const idle = this.#picks.filter(({ slot }) => !inUse.has(slot));
-    const victim = idle.find((picks) => last.get(picks.sequenceId) !== picks) ?? idle[0];
-    if (victim === undefined) throw new RangeError(`a run picks pages for more than ${this.numSlots} chunks`);
-    this.#picks = this.#picks.filter((picks) => picks !== victim);
+    const victim = this.#oldest((picks) => !inUse.has(picks.slot) && this.#bySequence.get(picks.sequenceId)!.at(-1) !== picks)
+      ?? this.#oldest(({ slot }) => !inUse.has(slot));
+    if (victim === null) throw new RangeError(`a run picks pages for more than ${this.numSlots} chunks`);
+    this.#picks.delete(victim);
+    const ofSequence = this.#bySequence.get(victim.sequenceId)!;
+    ofSequence.splice(ofSequence.indexOf(victim), 1);
+    if (ofSequence.length === 0) this.#bySequence.delete(victim.sequenceId);
     return victim.slot;
+  }
+
+  #oldest(suits: (picks: Picks) => boolean): Picks | null {
+    for (const picks of this.#picks) if (suits(picks)) return picks;
+    return null;
   }
 }

@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import { MovedPages, type Move } from '../../../engine/cuda/moved-pages.ts';
 import { SelectionSlots } from '../../../engine/cuda/selection-slots.ts';
+import { SeededRandom } from '../../seeded-random.ts';
 
 const idle: ReadonlySet<number> = new Set();
 
@@ -44,6 +45,59 @@ test('with little room old picks go first, then those of sequences that did not 
   expect(slots.take(4, 9, '3', new Set([kept]))).toBe(other);
   expect(slots.recall(2, '3')).toBeNull();
   expect(() => slots.take(5, 9, '3', new Set([0, 1, 2]))).toThrow(/more than 3 chunks/);
+});
+
+/** Says what SelectionSlots does by going through one list of all picks. */
+class PlainSlots {
+  readonly #free: number[];
+  #picks: { sequenceId: number; start: number; shape: string; slot: number }[] = [];
+
+  constructor(numSlots: number) {
+    this.#free = Array.from({ length: numSlots }, (_, i) => numSlots - 1 - i);
+  }
+
+  recall(sequenceId: number, shape: string): number | null {
+    const last = this.#picks.findLast((picks) => picks.sequenceId === sequenceId);
+    return last?.shape === shape ? last.slot : null;
+  }
+
+  take(sequenceId: number, start: number, shape: string, inUse: ReadonlySet<number>): number {
+    this.truncate(sequenceId, start);
+    const slot = this.#free.pop() ?? this.#evict(inUse);
+    this.#picks.push({ sequenceId, start, shape, slot });
+    return slot;
+  }
+
+  truncate(sequenceId: number, length: number): void {
+    const isDropped = (picks: { sequenceId: number; start: number }) => picks.sequenceId === sequenceId && picks.start >= length;
+    this.#free.push(...this.#picks.filter(isDropped).map(({ slot }) => slot));
+    this.#picks = this.#picks.filter((picks) => !isDropped(picks));
+  }
+
+  #evict(inUse: ReadonlySet<number>): number {
+    const last = new Map(this.#picks.map((picks) => [picks.sequenceId, picks]));
+    const free = this.#picks.filter(({ slot }) => !inUse.has(slot));
+    const victim = free.find((picks) => last.get(picks.sequenceId) !== picks) ?? free[0]!;
+    this.#picks = this.#picks.filter((picks) => picks !== victim);
+    return victim.slot;
+  }
+}
+
+test('any order of picks, truncations and returns gives the slots that one list of all picks gives', () => {
+  const random = new SeededRandom(1);
+  for (const numSlots of [4, 9, 40]) {
+    const [slots, plain] = [new SelectionSlots(numSlots), new PlainSlots(numSlots)];
+    for (let step = 0; step < 3000; step++) {
+      const sequenceId = random.below(6);
+      const start = random.below(50);
+      const shape = String(random.below(2));
+      const inUse = new Set(Array.from({ length: random.below(3) }, () => random.below(numSlots)));
+      const does = random.below(10);
+      if (does < 6) expect(slots.take(sequenceId, start, shape, inUse)).toBe(plain.take(sequenceId, start, shape, inUse));
+      else if (does < 8) for (const each of [slots, plain]) each.truncate(sequenceId, start);
+      for (let id = 0; id < 6; id++) expect(slots.recall(id, shape)).toBe(plain.recall(id, shape));
+    }
+  }
 });
 
 test('a turned copy serves until its delta changes; one of an unfinished page serves one run', () => {
