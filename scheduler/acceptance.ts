@@ -28,6 +28,10 @@ export class Acceptance {
     this.#compared = new Float64Array(options.beliefs.length);
   }
 
+  get classes(): number {
+    return this.#compared.length;
+  }
+
   of(sureness: number): number {
     const { beliefs, weight } = this.#options;
     return (this.#accepted[sureness]! + weight * beliefs[sureness]!) / (this.#compared[sureness]! + weight);
@@ -49,7 +53,7 @@ export class Acceptance {
 }
 
 /** By which one comparison moves the log-odds of a text, for each unit of surprise. */
-const STEP = 0.5;
+const STEP = 0.25;
 /** A text is never so different from the others that nothing could be learnt of it any more. */
 const MOST_SHIFT = 3;
 /** The model of acceptance needs it below 1. */
@@ -62,6 +66,11 @@ export class TextAcceptance {
 
   constructor(shared: Acceptance) {
     this.#shared = shared;
+  }
+
+  /** [classes] */
+  get all(): readonly number[] {
+    return Array.from({ length: this.#shared.classes }, (_, sureness) => this.of(sureness));
   }
 
   of(sureness: number): number {

@@ -14,8 +14,14 @@ export interface Draftable {
 
 const ROUNDS = 4;
 
-/** One number for each. */
-export function draftLengths(sequences: readonly Draftable[], costs: Costs): number[] {
+export interface Lengths {
+  /** One for each. */
+  readonly lengths: readonly number[];
+  /** Tokens a millisecond that come of it. */
+  readonly rate: number;
+}
+
+export function draftLengths(sequences: readonly Draftable[], costs: Costs): Lengths {
   let rate = sequences.length / costs.plain;
   let lengths: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
@@ -23,7 +29,7 @@ export function draftLengths(sequences: readonly Draftable[], costs: Costs): num
     const ms = sequences.reduce((sum, sequence, i) => sum + extraMs(sequence, costs, lengths[i]!), costs.plain);
     rate = sequences.reduce((sum, { acceptances }, i) => sum + expectedTokens(acceptances, lengths[i]!), 0) / Math.max(ms, 1e-9);
   }
-  return lengths;
+  return { lengths, rate };
 }
 
 /** Tokens that a pass with the first `drafted` tokens gives: 1 + a0 + a0 a1 + ... (Leviathan et al., arXiv 2211.17192, for one a). */
@@ -37,6 +43,14 @@ export function expectedTokens(acceptances: readonly number[], drafted: number):
 /** Milliseconds that drafting so many tokens saves for each token that comes of it. `costs`: of this sequence's part of a step. */
 export function savedMs(sequence: Draftable, costs: Costs, drafted: number): number {
   return costs.plain - (costs.plain + extraMs(sequence, costs, drafted)) / expectedTokens(sequence.acceptances, drafted);
+}
+
+/**
+ * Least probability that all tokens of a draft so far are accepted at which another one is worth its milliseconds, at the
+ * rate at which tokens come.
+ */
+export function leastReach({ acceptances, draftMs }: Draftable, { perToken }: Costs, rate: number): number {
+  return Math.min(1, rate * (perToken + draftMs) / acceptances[0]!);
 }
 
 function bestLength(sequence: Draftable, costs: Costs, rate: number): number {

@@ -3,9 +3,9 @@
  * the sequence has accepted so far, and what passes cost. Where that is nothing the sequence's record says why. Knows no
  * queue and no pages. Called by drafting.ts.
  */
-import type { Draft, Drafter, ForeseenText } from '../engine/drafters/drafter.ts';
+import type { Draft, Drafter, ForeseenText, Patience } from '../engine/drafters/drafter.ts';
 import { SOON_READ, type DrafterExperience } from './drafter-experience.ts';
-import { draftLengths, savedMs, type Draftable } from './draft-lengths.ts';
+import { draftLengths, leastReach, savedMs, type Draftable } from './draft-lengths.ts';
 import type { Costs } from './pass-costs.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -48,11 +48,10 @@ export function prospectOf(sequence: Sequence, { drafter, experience, limit, tar
   const text = foreseenText(sequence, limit);
   const foreseen = drafter.foresee(text);
   if (foreseen !== null) record.foresee(foreseen, sequence.text);
-  const classes = foreseen?.classes ?? new Uint8Array(limit);
   const unread = drafter.unread(text);
   return {
     foreseen,
-    acceptances: Array.from(classes, (sureness) => record.acceptanceOf(sureness)),
+    acceptances: foreseen === null ? new Array<number>(limit).fill(record.acceptance) : Array.from(foreseen.classes, (sureness) => record.acceptanceOf(sureness)),
     draftMs: foreseen === null ? experience.draftMs ?? 0 : 0,
     readingMs: unread > SOON_READ ? unread * (experience.readMs ?? targetReadMs(unread)) : 0,
     isMeasured: foreseen !== null || experience.draftMs !== null,
@@ -60,22 +59,38 @@ export function prospectOf(sequence: Sequence, { drafter, experience, limit, tar
   };
 }
 
-/** Tokens to draft for each of the sequences that decode together; undefined for one that does not ask. `costs`: null while no plain step is known to compare with. */
-export function chooseLengths(decoding: readonly Sequence[], prospects: ReadonlyMap<Sequence, Prospect>, costs: Costs | null): Map<Sequence, number> {
+/** What to draft for a sequence. */
+export interface Choice {
+  /** Most tokens; 0 for none. */
+  readonly length: number;
+  readonly patience: Patience | null;
+}
+
+/** For each of the sequences that decode together and ask for drafts. `costs`: null while no plain step is known to compare with. */
+export function chooseLengths(decoding: readonly Sequence[], prospects: ReadonlyMap<Sequence, Prospect>, costs: Costs | null): Map<Sequence, Choice> {
   const best = costs === null ? null : draftLengths(decoding.map((sequence) => prospects.get(sequence) ?? NOTHING), costs);
-  const lengths = new Map<Sequence, number>();
+  const choices = new Map<Sequence, Choice>();
   decoding.forEach((sequence, i) => {
     const prospect = prospects.get(sequence);
     if (prospect === undefined) return;
-    const known = costs === null ? null : { ...costs, batch: decoding.length, best: best![i]! };
-    lengths.set(sequence, prospect.reason === null ? lengthOf(sequence, prospect, known) : plain(sequence, prospect.reason));
+    const known = costs === null ? null : { ...costs, batch: decoding.length, rate: best!.rate, best: best!.lengths[i]! };
+    const length = prospect.reason === null ? lengthOf(sequence, prospect, known) : plain(sequence, prospect.reason);
+    choices.set(sequence, { length, patience: length === 0 ? null : patienceOf(sequence, prospect, known) });
   });
-  return lengths;
+  return choices;
+}
+
+/** Forced drafts have the length that is asked for, those of n-grams cost nothing. */
+function patienceOf({ request, speculation }: Sequence, prospect: Prospect, known: Known | null): Patience | null {
+  if (request.speculation.force || prospect.foreseen !== null || known === null) return null;
+  return { acceptances: speculation!.acceptances, least: leastReach(prospect, known, known.rate) };
 }
 
 interface Known extends Costs {
   /** Sequences that decode. */
   readonly batch: number;
+  /** Tokens a millisecond that come of the best lengths. */
+  readonly rate: number;
   /** Tokens that are best drafted, whatever has to be read for it. */
   readonly best: number;
 }

@@ -9,22 +9,22 @@ import { Acceptance, TextAcceptance } from './acceptance.ts';
 const MEMORY = 0.8;
 /** Comparisons that the drafter's own word for its acceptance counts for. */
 const WORD_WEIGHT = 8;
+/** Share of the tokens that may be accepted where nothing is known of them. */
+const ANY_TOKEN = 0.75;
 /** Weight of what was compared before: at each comparison, and at each new text, so that what did not pay is tried again some day. */
 const KEPT = { comparison: 0.99, text: 0.97 };
 /** Reading so few tokens is part of drafting. */
 export const SOON_READ = 64;
 
 export class DrafterExperience {
-  readonly #firstAcceptances: readonly number[];
-  readonly #greedy: Acceptance;
-  readonly #drawn: Acceptance;
+  readonly #greedy: Taught;
+  readonly #drawn: Taught;
   #draftMs: number | null = null;
   #readMs: number | null = null;
 
   constructor({ firstAcceptances }: Pick<Drafter, 'firstAcceptances'>) {
-    this.#firstAcceptances = firstAcceptances;
-    this.#greedy = this.#acceptance();
-    this.#drawn = this.#acceptance();
+    this.#greedy = taught(firstAcceptances);
+    this.#drawn = taught(firstAcceptances);
   }
 
   /** Milliseconds of a drafted token; null until measured. */
@@ -37,11 +37,11 @@ export class DrafterExperience {
     return this.#readMs;
   }
 
-  /** Drawn tokens are guessed less often than greedy ones. For a new text. */
-  acceptanceFor(temperature: number): TextAcceptance {
-    const acceptance = temperature === 0 ? this.#greedy : this.#drawn;
-    acceptance.fade(KEPT.text);
-    return new TextAcceptance(acceptance);
+  /** For a new text: by how sure the drafter is of a token, and of all tokens alike. Drawn tokens are guessed less often than greedy ones. */
+  acceptancesFor(temperature: number): readonly [TextAcceptance, TextAcceptance] {
+    const { bySureness, ofAll } = temperature === 0 ? this.#greedy : this.#drawn;
+    for (const acceptance of [bySureness, ofAll]) acceptance.fade(KEPT.text);
+    return [new TextAcceptance(bySureness), new TextAcceptance(ofAll)];
   }
 
   /** Drafts that were made together took so long. */
@@ -51,10 +51,17 @@ export class DrafterExperience {
     if (read > SOON_READ * drafts.length) this.#readMs = mean(this.#readMs, Math.max(0, ms - drafted * (this.#draftMs ?? 0)) / read);
     else if (drafted > 0) this.#draftMs = mean(this.#draftMs, ms / drafted);
   }
+}
 
-  #acceptance(): Acceptance {
-    return new Acceptance({ beliefs: this.#firstAcceptances, weight: WORD_WEIGHT, memory: KEPT.comparison });
-  }
+/** What texts taught. */
+interface Taught {
+  readonly bySureness: Acceptance;
+  readonly ofAll: Acceptance;
+}
+
+function taught(firstAcceptances: readonly number[]): Taught {
+  const acceptance = (beliefs: readonly number[]): Acceptance => new Acceptance({ beliefs, weight: WORD_WEIGHT, memory: KEPT.comparison });
+  return { bySureness: acceptance(firstAcceptances), ofAll: acceptance([ANY_TOKEN]) };
 }
 
 function mean(past: number | null, ms: number): number {

@@ -6,7 +6,7 @@
  */
 import { createDrafter, type DrafterParts, type DrafterSettings } from '../engine/drafters/create.ts';
 import { headOf, type Draft, type Drafter, type DraftRequest } from '../engine/drafters/drafter.ts';
-import { chooseLengths, prospectOf, type Prospect } from './draft-prospects.ts';
+import { chooseLengths, prospectOf, type Choice, type Prospect } from './draft-prospects.ts';
 import { DrafterExperience } from './drafter-experience.ts';
 import { PassCosts, type DecodeStep } from './pass-costs.ts';
 import type { Scheduled } from './step-plan.ts';
@@ -27,6 +27,7 @@ export class Drafting {
   readonly #experiences = new Map<Drafter, DrafterExperience>();
   /** Of the step that is being planned. */
   readonly #prospects = new Map<Sequence, Prospect>();
+  #choices: ReadonlyMap<Sequence, Choice> = new Map();
 
   constructor(parts: DraftingParts) {
     this.#parts = parts;
@@ -53,8 +54,9 @@ export class Drafting {
     this.#prospects.clear();
     for (const sequence of decoding) if (sequence.speculation !== null) this.#prospects.set(sequence, this.#prospectOf(sequence));
     if (this.#prospects.size === 0) return new Map();
+    this.#choices = chooseLengths(decoding, this.#prospects, this.#costs.at(stepOf(decoding)));
     let left = allowance;
-    return new Map([...chooseLengths(decoding, this.#prospects, this.#costs.at(stepOf(decoding)))].map(([sequence, length]) => {
+    return new Map([...this.#choices].map(([sequence, { length }]) => {
       const allowed = Math.min(left, length);
       left -= allowed;
       return [sequence, allowed];
@@ -86,7 +88,7 @@ export class Drafting {
 
   async #draftGroup(drafter: Drafter, group: readonly Scheduled[]): Promise<readonly Draft[]> {
     const foreseen = group.flatMap(({ sequence, draftTokens }) => headOfForeseen(this.#prospects.get(sequence)!, draftTokens));
-    const drafts = foreseen.length === group.length ? foreseen : await this.#timed(drafter, group.map(requestOf));
+    const drafts = foreseen.length === group.length ? foreseen : await this.#timed(drafter, group.map((each) => requestOf(each, this.#choices.get(each.sequence)!)));
     drafts.forEach((draft, i) => {
       const record = group[i]!.sequence.speculation!;
       if (draft.tokens.length > 0) record.drafted(drafter.level, draft);
@@ -140,10 +142,10 @@ function stepOf(decoding: readonly Sequence[]): DecodeStep {
   return { batch: decoding.length, reads: decoding.reduce((sum, { record, computed }) => sum + (record.lastAttended || computed), 0) };
 }
 
-function requestOf({ sequence, draftTokens }: Scheduled): DraftRequest {
+function requestOf({ sequence, draftTokens }: Scheduled, { patience }: Choice): DraftRequest {
   const { id, text, promptTokens, pages, request, sampler } = sequence;
   return {
     sequenceId: id, text, finalTokens: text.length, promptTokens, pageTable: pages!.table.entries, maxTokens: draftTokens,
-    draftPrompt: request.speculation.draftPromptIds, sampler: sampler.fork(),
+    draftPrompt: request.speculation.draftPromptIds, patience, sampler: sampler.fork(),
   };
 }

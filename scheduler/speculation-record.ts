@@ -24,8 +24,10 @@ export class SpeculationRecord {
   /** Plain passes since drafting was found not to pay. */
   #declined = 0;
   #retryAfter = RETRY.first;
-  /** null before anything was decided. */
-  #acceptance: TextAcceptance | null = null;
+  /** By how sure the drafter is; null before anything was decided. */
+  #bySureness: TextAcceptance | null = null;
+  /** Of all tokens alike. */
+  #ofAll: TextAcceptance | null = null;
   #foreseen: Foreseen | null = null;
   /** Of the draft that is verified: how sure the drafter was of the tokens that are not compared yet. */
   #uncompared: Uint8Array = new Uint8Array(0);
@@ -43,19 +45,28 @@ export class SpeculationRecord {
 
   /** What all sequences of its drafter teach, to which this one adds. Before anything else; the same each time. */
   learnFrom(experience: DrafterExperience, temperature: number): void {
-    this.#acceptance ??= experience.acceptanceFor(temperature);
+    if (this.#bySureness === null) [this.#bySureness, this.#ofAll] = experience.acceptancesFor(temperature);
   }
 
-  /** Of a token that the drafter is so sure of. */
+  /** Of a token of which nothing is known yet. */
+  get acceptance(): number {
+    return this.#ofAll!.of(0);
+  }
+
+  /** Of tokens, by how sure the drafter is of them. */
+  get acceptances(): readonly number[] {
+    return this.#bySureness!.all;
+  }
+
   acceptanceOf(sureness: number): number {
-    return this.#acceptance!.of(sureness);
+    return this.#bySureness!.of(sureness);
   }
 
   /** The drafter would propose this after so many tokens. What it would have proposed before is compared with what came. */
   foresee(draft: Draft, text: Int32Array): void {
     const last = this.#foreseen;
     if (last !== null && last.length < text.length && last.draft.tokens.length > 0) {
-      this.#acceptance!.observe(last.draft.classes[0]!, text[last.length] === last.draft.tokens[0]);
+      this.#observe(last.draft.classes[0]!, text[last.length] === last.draft.tokens[0]);
     }
     this.#foreseen = { draft, length: text.length };
   }
@@ -92,7 +103,7 @@ export class SpeculationRecord {
 
   /** The next drafted token was compared with the target. */
   compared(accepted: boolean): void {
-    this.#acceptance!.observe(this.#uncompared[0]!, accepted);
+    this.#observe(this.#uncompared[0]!, accepted);
     this.#uncompared = this.#uncompared.subarray(1);
     if (accepted) this.#add({ level: this.#level, draftedTokens: 0, acceptedTokens: 1 });
   }
@@ -102,6 +113,11 @@ export class SpeculationRecord {
     const commonest = [...this.#reasons].reduce<[string, number]>((most, entry) => (entry[1] > most[1] ? entry : most), ['', 0])[0];
     const isOff = this.plainPasses > this.verifiedPasses;
     return { verifiedPasses: this.verifiedPasses, plainPasses: this.plainPasses, levels, offReason: isOff ? commonest : null };
+  }
+
+  #observe(sureness: number, accepted: boolean): void {
+    this.#bySureness!.observe(sureness, accepted);
+    this.#ofAll!.observe(0, accepted);
   }
 
   #add({ level, draftedTokens, acceptedTokens }: DraftLevelMetrics): void {

@@ -100,7 +100,7 @@ class Bench {
       if (began === 0 && length >= this.#length + WARM_UP_TOKENS) [began, from, passes, engine.passes.length] = [performance.now(), length, 0, 0];
       const draft = drafter === null ? emptyDraft('') : (await drafter.draft([{
         sequenceId: SEQUENCE, text: text.subarray(0, length), finalTokens: length, promptTokens: this.#length, pageTable: this.#pageTable,
-        maxTokens: draftTokens, draftPrompt: new Int32Array(0), sampler: sampler.fork(),
+        maxTokens: draftTokens, patience: null, draftPrompt: new Int32Array(0), sampler: sampler.fork(),
       }]))[0]!;
       length = await this.#pass(text, length, draft, sampler);
       passes++;

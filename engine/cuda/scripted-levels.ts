@@ -5,7 +5,7 @@
  */
 import { createPageListPolicy } from '../../kvcache/page-lists/create.ts';
 import { PAGE_TOKENS, type AttentionSettings, type PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
-import { emptyDraft, ONE_CLASS, type Draft, type Drafter, type DraftRequest } from '../drafters/drafter.ts';
+import { emptyDraft, type Draft, type Drafter, type DraftRequest } from '../drafters/drafter.ts';
 import type { Chunk, Engine, StepResult } from '../engine.ts';
 import type { RowHead } from '../logit-row.ts';
 import type { CudaEngine } from './cuda-engine.ts';
@@ -120,7 +120,7 @@ export class ScriptedEngine implements Engine {
 export class SmallDrafter implements Drafter {
   readonly level = 'model';
   readonly heldPages = 0;
-  readonly firstAcceptances = ONE_CLASS;
+  readonly firstAcceptances = [0.75];
   readonly #engine: CudaEngine;
   readonly #policy: PageListPolicy;
   readonly #script: Script;

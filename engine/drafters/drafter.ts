@@ -6,6 +6,14 @@
  */
 import type { Sampler } from '../sampler.ts';
 
+/** When a drafter whose tokens cost passes is to stop: a draft of which an early token is refused is in vain behind it. */
+export interface Patience {
+  /** Probability that a token is accepted, by the drafter's classes. */
+  readonly acceptances: readonly number[];
+  /** Least probability that all tokens so far are accepted. */
+  readonly least: number;
+}
+
 /** One text to go on with. */
 export interface DraftRequest {
   /** Stable per sequence, 0 or more: keys what a drafter keeps of it between calls. */
@@ -21,12 +29,14 @@ export interface DraftRequest {
   readonly maxTokens: number;
   /** What a drafter with a text of its own reads before the generated tokens; empty when there is none. */
   readonly draftPrompt: Int32Array;
+  /** null: a draft has as many tokens as are wanted, if there are as many. */
+  readonly patience: Patience | null;
   /** A fork of the sequence's sampler that stands at the end of `text`; the drafter may advance it. */
   readonly sampler: Sampler;
 }
 
 /** What is known of a request before it is decided whether to draft for it, and how much. */
-export type ForeseenText = Omit<DraftRequest, 'pageTable' | 'sampler'>;
+export type ForeseenText = Omit<DraftRequest, 'pageTable' | 'sampler' | 'patience'>;
 
 /** What a level below the one that is asked did for a draft. */
 export interface LevelCount {
@@ -79,13 +89,17 @@ export interface Drafter {
   releasePages(): void;
 }
 
-/** Of a drafter that does not tell tokens apart by how sure it is: three of four are accepted. */
-export const ONE_CLASS: readonly number[] = [0.75];
 const NONE = new Int32Array(0);
 
 /** Nothing to propose, and why. */
 export function emptyDraft(reason: string, readTokens = 0): Draft {
   return { tokens: NONE, distributions: [], classes: new Uint8Array(0), below: [], readTokens, reason };
+}
+
+/** Whether a draft with tokens of these classes is worth a token more. */
+export function goesOn(patience: Patience | null, classes: readonly number[]): boolean {
+  if (patience === null) return true;
+  return classes.reduce((reached, sureness) => reached * patience.acceptances[sureness]!, 1) >= patience.least;
 }
 
 /** Its first `count` tokens. */

@@ -11,7 +11,8 @@ import { PAGE_TOKENS, type AttentionPlan, type PageListPolicy } from '../../kvca
 import { rowsOf, type LogitRow } from '../logit-row.ts';
 import type { Sampler } from '../sampler.ts';
 import { drawDraft, verify, type DraftedToken } from '../verify.ts';
-import { emptyDraft, ONE_CLASS, type Draft, type Drafter, type DraftRequest, type ForeseenText, type LevelCount } from './drafter.ts';
+import { emptyDraft, goesOn, type Draft, type Drafter, type DraftRequest, type ForeseenText, type LevelCount } from './drafter.ts';
+import { MODEL_ACCEPTANCES, surenessOf } from './sureness.ts';
 
 export interface MiddleDrafterParts {
   readonly engine: Engine;
@@ -25,7 +26,7 @@ export interface MiddleDrafterParts {
 
 export class MiddleDrafter implements Drafter {
   readonly level = 'middle';
-  readonly firstAcceptances = ONE_CLASS;
+  readonly firstAcceptances = MODEL_ACCEPTANCES;
   readonly #parts: MiddleDrafterParts;
 
   constructor(parts: MiddleDrafterParts) {
@@ -111,6 +112,7 @@ class DraftedText {
   computed: number;
   readonly tokens: number[] = [];
   readonly #distributions: (Float64Array | null)[] = [];
+  readonly #classes: number[] = [];
   /** The counts of the levels below the one below, by name. */
   readonly #below = new Map<string, LevelCount>();
   readonly #sampler: Sampler;
@@ -126,7 +128,7 @@ class DraftedText {
   }
 
   get wanted(): number {
-    return this.request.maxTokens - this.tokens.length;
+    return goesOn(this.request.patience, this.#classes) ? this.request.maxTokens - this.tokens.length : 0;
   }
 
   requestBelow(lowerTokens: number): DraftRequest {
@@ -134,7 +136,7 @@ class DraftedText {
     const whole = new Int32Array(text.length + this.tokens.length);
     whole.set(text);
     whole.set(this.tokens, text.length);
-    return { ...this.request, text: whole, maxTokens: Math.min(lowerTokens, this.wanted - 1), sampler: this.#sampler.fork() };
+    return { ...this.request, text: whole, maxTokens: Math.min(lowerTokens, this.wanted - 1), patience: null, sampler: this.#sampler.fork() };
   }
 
   /** Takes over what the rows of logits uphold, and the token after it. [proposal + 1, vocab] -> tokens whose keys are right. */
@@ -150,7 +152,8 @@ class DraftedText {
       else return i + 1;
       if (token !== tokens[i]) throw new Error(`accepted token ${tokens[i]} became ${token}`);
     }
-    this.#take(drawDraft(rows[tokens.length]!, this.#sampler));
+    const last = rows[tokens.length]!;
+    this.#take(last, drawDraft(last, this.#sampler));
     this.computed++;
     return tokens.length + 1;
   }
@@ -158,7 +161,7 @@ class DraftedText {
   toDraft(lower: Drafter | null): Draft {
     const own = lower === null ? [] : [{ level: lower.level, draftedTokens: this.#proposed, acceptedTokens: this.#accepted }];
     return {
-      tokens: Int32Array.from(this.tokens), distributions: this.#distributions, classes: new Uint8Array(this.tokens.length),
+      tokens: Int32Array.from(this.tokens), distributions: this.#distributions, classes: Uint8Array.from(this.#classes),
       below: [...this.#below.values(), ...own], readTokens: this.#readTokens, reason: null,
     };
   }
@@ -167,11 +170,13 @@ class DraftedText {
   #verifyOne(row: LogitRow, drafted: DraftedToken) {
     const verdict = verify(row, drafted, this.#sampler);
     const distribution = this.#sampler.isForeseen ? null : this.#sampler.distribution(row);
-    this.#take({ token: verdict.token, distribution });
+    this.#take(row, { token: verdict.token, distribution });
     return verdict;
   }
 
-  #take({ token, distribution }: DraftedToken): void {
+  /** A token that the row of logits gave. */
+  #take(row: LogitRow, { token, distribution }: DraftedToken): void {
+    this.#classes.push(surenessOf(row, token));
     this.tokens.push(token);
     this.#distributions.push(distribution);
     this.#sampler.accept(token);

@@ -5,12 +5,13 @@
  * end: without them it proposes nothing. Knows no technique and no scheduler. Made by create.ts.
  */
 import type { Chunk, Engine } from '../engine.ts';
-import { rowsOf } from '../logit-row.ts';
+import { rowsOf, type LogitRow } from '../logit-row.ts';
 import type { KvCache } from '../../kvcache/kv-cache.ts';
 import type { PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
 import { drawDraft, type DraftedToken } from '../verify.ts';
-import { emptyDraft, ONE_CLASS, type Draft, type Drafter, type DraftRequest, type ForeseenText } from './drafter.ts';
+import { emptyDraft, goesOn, type Draft, type Drafter, type DraftRequest, type ForeseenText } from './drafter.ts';
 import { OwnText, type Opening } from './own-text.ts';
+import { MODEL_ACCEPTANCES, surenessOf } from './sureness.ts';
 
 export interface OwnTextDrafterParts {
   readonly level: 'model' | 'rapid';
@@ -30,7 +31,7 @@ const READ_TOKENS = 512;
 
 export class OwnTextDrafter implements Drafter {
   readonly level: string;
-  readonly firstAcceptances = ONE_CLASS;
+  readonly firstAcceptances = MODEL_ACCEPTANCES;
   readonly #parts: OwnTextDrafterParts;
   readonly #texts = new Map<number, OwnText>();
 
@@ -115,7 +116,7 @@ export class OwnTextDrafter implements Drafter {
     const result = await this.#parts.engine.run(chunks);
     turns.forEach((turn, i) => {
       turn.text.wrote(chunks[i]!.tokens);
-      turn.take(drawDraft(rowsOf(result, i, this.#parts.engine.spec.vocab)[0]!, turn.request.sampler));
+      turn.take(rowsOf(result, i, this.#parts.engine.spec.vocab)[0]!);
     });
   }
 }
@@ -127,6 +128,7 @@ class Turn {
   /** Read before anything is drafted. */
   readTokens = 0;
   readonly #drafted: DraftedToken[] = [];
+  readonly #classes: number[] = [];
 
   constructor(request: DraftRequest, text: OwnText) {
     this.request = request;
@@ -139,7 +141,7 @@ class Turn {
   }
 
   get wanted(): number {
-    return this.request.maxTokens - this.#drafted.length;
+    return goesOn(this.request.patience, this.#classes) ? this.request.maxTokens - this.#drafted.length : 0;
   }
 
   /** The token to compute next. */
@@ -147,7 +149,10 @@ class Turn {
     return this.#drafted.at(-1)?.token ?? this.request.text.at(-1)!;
   }
 
-  take(drafted: DraftedToken): void {
+  /** Draws the next token of a row of logits. */
+  take(row: LogitRow): void {
+    const drafted = drawDraft(row, this.request.sampler);
+    this.#classes.push(surenessOf(row, drafted.token));
     this.#drafted.push(drafted);
     this.request.sampler.accept(drafted.token);
   }
@@ -156,7 +161,7 @@ class Turn {
     if (this.#drafted.length === 0) return emptyDraft('the drafter is still reading', this.readTokens);
     return {
       tokens: Int32Array.from(this.#drafted, ({ token }) => token),
-      distributions: this.#drafted.map(({ distribution }) => distribution), classes: new Uint8Array(this.#drafted.length),
+      distributions: this.#drafted.map(({ distribution }) => distribution), classes: Uint8Array.from(this.#classes),
       below: [], readTokens: this.readTokens, reason: null,
     };
   }

@@ -75,7 +75,7 @@ describe('the pages that the middle level reads', () => {
     );
     for (const place of places) {
       const tokens = text.tokens.subarray(0, place);
-      await drafter.draft([{ sequenceId: 1, text: tokens, finalTokens: place, promptTokens: 400, pageTable: text.pageTable, maxTokens: 1, draftPrompt: new Int32Array(0), sampler: sampler.fork() }]);
+      await drafter.draft([{ sequenceId: 1, text: tokens, finalTokens: place, promptTokens: 400, pageTable: text.pageTable, maxTokens: 1, patience: null, draftPrompt: new Int32Array(0), sampler: sampler.fork() }]);
       if (released) reference.truncate(text, place);
       await readText(reference, text, { from: place - 1, to: 899, chunkTokens: 64 });
     }

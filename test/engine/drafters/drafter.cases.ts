@@ -53,7 +53,7 @@ export function drafterCases(name: string, { create, alwaysDrafts, takesFrom }: 
 
     const ask = (text: Text, changes: Partial<DraftRequest> = {}, temperature = 0): DraftRequest => ({
       sequenceId: text.sequenceId, text: text.tokens, finalTokens: text.tokens.length, promptTokens: text.promptTokens, pageTable: text.pageTable,
-      maxTokens: 5, draftPrompt: text.tokens.slice(90, 200), sampler: samplerOf(temperature), ...changes,
+      maxTokens: 5, draftPrompt: text.tokens.slice(90, 200), patience: null, sampler: samplerOf(temperature), ...changes,
     });
 
     /** Drafts once it has read what it reads. */
@@ -108,6 +108,17 @@ export function drafterCases(name: string, { create, alwaysDrafts, takesFrom }: 
       expect(first!.readTokens).toBe(unread);
       expect(drafter.unread(ask(text))).toBeLessThan(8);
       if (foreseen !== null) expect(foreseen).toEqual(first);
+      drafter.forget(0);
+    });
+
+    test('stops where the draft is not worth going on, if its tokens cost passes', async () => {
+      const text = await written(0);
+      const [whole] = await ready(ask(text, { maxTokens: 12 }));
+      const patience = { acceptances: drafter.firstAcceptances.map(() => 0.6), least: 0.5 };
+      const [short] = await ready(ask(text, { maxTokens: 12, patience }));
+      expect(short!.tokens).toEqual(whole!.tokens.subarray(0, short!.tokens.length));
+      if (drafter.foresee(ask(text)) !== null) expect(short!.tokens).toHaveLength(whole!.tokens.length);
+      else expect([short!.tokens.length >= 2, short!.tokens.length < 10]).toEqual([true, true]); // .6 goes on, .36 does not, but a pass that verifies n-grams may give several.
       drafter.forget(0);
     });
 
