@@ -5,7 +5,7 @@
 import { MAX_MOVED_PAGES, PAGE_TOKENS, type AttentionPlan, type PagePlan } from '../kvcache/page-lists/page-list.ts';
 import type { Chunk, EngineSpec } from './engine.ts';
 
-type Geometry = Pick<EngineSpec, 'layers' | 'kvHeads' | 'vocab'> & { readonly pageIds: number };
+export type Geometry = Pick<EngineSpec, 'layers' | 'kvHeads' | 'vocab'> & { readonly pageIds: number };
 
 /** Throws RangeError with both numbers. */
 export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pageIds }: Geometry): void {
@@ -18,7 +18,7 @@ export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pageIds }: Ge
   if (attention.classOf.length !== layers * kvHeads) {
     throw new RangeError(`classOf has ${attention.classOf.length} entries for ${layers * kvHeads} KV heads`);
   }
-  checkBelow('head class', attention.classOf, attention.classes.length);
+  checkClasses(attention.classOf, attention.classes.length);
   const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
   if (perQueryHead && tokens.length > 1) throw new RangeError(`a chunk whose query heads pick has 1 token, got ${tokens.length}`);
   for (const plan of attention.classes) checkPlan(plan, start, pageIds);
@@ -50,7 +50,17 @@ function checkPlan(plan: PagePlan, start: number, pageIds: number): void {
   if (tokens > start) throw new RangeError(`a list has ${tokens} tokens, the sequence has ${start} before the chunk`);
 }
 
-function checkBelow(what: string, ids: Int32Array | Uint8Array, end: number): void {
-  // By index: iterating over arrays of thousands in each step would cost more than all other checks.
-  for (let i = 0; i < ids.length; i++) if (ids[i]! < 0 || ids[i]! >= end) throw new RangeError(`${what} ${ids[i]} is outside 0..${end - 1}`);
+/** By index: iterating over arrays of thousands in each step would cost more than all other checks. */
+function checkBelow(what: string, ids: Int32Array, end: number): void {
+  // Read without its sign, a negative id is larger than any end.
+  for (let i = 0; i < ids.length; i++) if (ids[i]! >>> 0 >= end) throw outside(what, ids[i]!, end);
+}
+
+/** The same for bytes: a loop that meets one kind of array is faster. */
+function checkClasses(classOf: Uint8Array, end: number): void {
+  for (let i = 0; i < classOf.length; i++) if (classOf[i]! >= end) throw outside('head class', classOf[i]!, end);
+}
+
+function outside(what: string, id: number, end: number): RangeError {
+  return new RangeError(`${what} ${id} is outside 0..${end - 1}`);
 }

@@ -5,7 +5,7 @@
  */
 import { setImmediate as afterMessages } from 'node:timers/promises';
 import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
-import { checkChunk } from '../check-chunk.ts';
+import { checkChunk, type Geometry } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import type { StepRows } from '../logit-row.ts';
 import { decode } from '../model/decoder.ts';
@@ -76,6 +76,7 @@ export class CudaEngine implements Engine {
   readonly kv: KvMemory;
   /** What the device took for the last step; the rest of its time the host was at work. */
   deviceMilliseconds = 0;
+  readonly #geometry: Geometry;
   readonly #isFast: boolean;
   readonly #model: ModelSpec;
   readonly #rope: Rope;
@@ -135,6 +136,7 @@ export class CudaEngine implements Engine {
     this.kv = new KvMemory(spec, this.memory, this.pages + MAX_MOVED_PAGES, this.#kvLayout);
     this.#moved = new MovedPages(this.pages, MAX_MOVED_PAGES);
     this.spec = engineSpec(spec, options, this.#kvLayout);
+    this.#geometry = { ...this.spec, pageIds: this.pages };
     this.#runModel = runModel(spec, this.#rope, hopper);
     this.#parts = {
       spec, kernels: this.#kernels, factors: activationFactors[type], weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
@@ -188,7 +190,7 @@ export class CudaEngine implements Engine {
 
   /** Puts a step on the stream. */
   #issue(step: readonly Chunk[]): Pick<StepResult, 'pagesRead' | 'pagesScored'> {
-    for (const chunk of step) checkChunk(chunk, { ...this.spec, pageIds: this.pages });
+    for (const chunk of step) checkChunk(chunk, this.#geometry);
     const [from, to] = this.#stepEvents;
     const runs = planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
     this.#logits.begin(runs);

@@ -87,7 +87,7 @@ class Builder {
   readonly #moves: Move[];
   readonly #entries: IntList;
   readonly #positions: IntList;
-  readonly #chunks = new IntList();
+  readonly #chunks: IntList;
   readonly #units = new IntList();
   readonly #hopperUnits = new IntList();
   readonly #writes = new IntList();
@@ -107,6 +107,7 @@ class Builder {
     const numEntries = places.reduce((sum, place) => sum + entriesOf(place), 0);
     this.#entries = new IntList(numEntries);
     this.#positions = new IntList(model.hasWindows ? numEntries : 0);
+    this.#chunks = new IntList(CHUNK_FIELDS * places.length);
   }
 
   build(): RunTables {

@@ -4,7 +4,7 @@
  * no layers. Owned by cuda-engine.ts.
  */
 import type { Chunk } from '../engine.ts';
-import type { StepRows } from '../logit-row.ts';
+import type { LogitRow, StepRows } from '../logit-row.ts';
 import type { DeviceMemory, PinnedBuffer } from './device-memory.ts';
 import { RowHeads, type RowHeadParts } from './row-heads.ts';
 import { outputRows } from './run-tables.ts';
@@ -77,8 +77,13 @@ export class StepLogits {
     if (places.every(({ rows, to }) => to !== null || rows === 0)) return { logits };
     const last = this.#runs.at(-1)!;
     const [from, count] = [this.#addressOf(last), numRows(last)];
-    const heads = places.map(({ rows, first, to }) => (to !== null ? null : Array.from({ length: rows }, (_, i) => this.#heads.read(from, first + i, count))));
-    return { logits, heads };
+    return { logits, heads: places.map((place) => (place.to === null ? this.#headsOf(place, from, count) : null)) };
+  }
+
+  #headsOf({ rows, first }: RowPlace, from: bigint, count: number): LogitRow[] {
+    const heads: LogitRow[] = [];
+    for (let row = first; row < first + rows; row++) heads.push(this.#heads.read(from, row, count));
+    return heads;
   }
 
   #addressOf(places: readonly RowPlace[]): bigint {
