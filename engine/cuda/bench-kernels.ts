@@ -87,7 +87,7 @@ class KernelBench {
     const space = new Workspace(this.device, this.memory);
     this.#parts = {
       spec, kernels, factors: activationFactors.bf16, kv: this.#kv, workspace: space, linears: new LinearLayers({ kernels, products: this.#products, workspace: space, few: false }),
-      maxPick: () => MAX_PICK, multiprocessors: this.device.properties.multiprocessors, weights: noWeights(),
+      maxPick: () => MAX_PICK, multiprocessors: this.device.properties.multiprocessors, sharedBytes: this.device.properties.sharedBytes, weights: noWeights(),
     };
   }
 
@@ -140,7 +140,7 @@ class KernelBench {
     const places = chunks.map((of, i) => ({ chunk: chunkOf(of, i, chunks.length, pick), slot: pick > 0 ? i : -1, fresh: pick > 0, moved: (page: number) => page }));
     const tables = buildRunTables(places, {
       layers: 1, kvHeads: spec.kvHeads, group: spec.heads / spec.kvHeads, pairs: spec.headDim / 2, hasWindows: false,
-      hopperRows: this.#parts.kernels.has('attend_hopper') ? HOPPER_ROWS : null, hopperScores: this.#parts.kernels.has('score_hopper'), frequencies: null,
+      hopperRows: this.#parts.kernels.has('attend_hopper') ? HOPPER_ROWS : null, hopperScores: this.#parts.kernels.has('score_hopper'), widens: false, frequencies: null,
     }, []);
     const ops = this.#ops(tables);
     const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true, factor: 1, ungated: null };

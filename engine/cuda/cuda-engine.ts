@@ -137,11 +137,11 @@ export class CudaEngine implements Engine {
     this.#moved = new MovedPages(this.pages, MAX_MOVED_PAGES);
     this.spec = engineSpec(spec, options, this.#kvLayout);
     this.#geometry = { ...this.spec, pageIds: this.pages };
-    this.#runModel = runModel(spec, this.#rope, hopper);
+    this.#runModel = runModel(spec, this.#rope, { hopper, widens: this.kv.wide !== null });
     this.#parts = {
       spec, kernels: this.#kernels, factors: activationFactors[type], weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
       linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace, few: options.fast }),
-      maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors,
+      maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors, sharedBytes: properties.sharedBytes,
     };
   }
 

@@ -33,6 +33,8 @@ export interface OpsParts {
   /** Of the selection memory. */
   readonly maxPick: () => number;
   readonly multiprocessors: number;
+  /** Of one block at most. */
+  readonly sharedBytes: number;
 }
 
 /** Addresses of a run's tables on the device. */
@@ -70,10 +72,15 @@ const ROW_THREADS = 256;
 const SILU_SPAN = 2048;
 const ATTEND_THREADS = 128;
 const HOPPER_THREADS = 384;
-/** Attention of few lists is cut into one block for each multiprocessor: measured best at every depth. */
-const BLOCKS_PER_MULTIPROCESSOR = 1;
-/** Shares of the most parts that a list may be cut into, where stages take less. */
-const LEAST_ATTEND_SHARED = 64 * 192 * 4;
+/**
+ * Attention of few lists is cut into so many blocks for each multiprocessor, if they fit. One is best at every depth; of
+ * those that widen pages of 8 bits one at a time would leave memory idle while it widens.
+ */
+const BLOCKS_PER_MULTIPROCESSOR: Readonly<Record<KvFormat, number>> = { element: 1, int8: 3, fp8: 3 };
+/** MOST_SPLITS of kernels/attend.cu. */
+const MOST_SPLITS = 192;
+/** Their shares of all rows, where stages take less. */
+const LEAST_ATTEND_SHARED = 64 * MOST_SPLITS * 4;
 const SCORE_BLOCKS_PER_MULTIPROCESSOR = 4;
 /** A part of a list with fewer pages costs more to join than it saves. */
 const LEAST_PAGES_PER_SPLIT = 2;
@@ -296,19 +303,19 @@ export class CudaOps implements Ops<CudaValue> {
   /** The pages that Hopper's attention reads in this run, in 16 bits. */
   #widen(layer: number, { keys, values }: { keys: bigint; values: bigint }): void {
     const { spec, kernels, kv } = this.#parts;
-    for (const { first, count } of this.#tables.hopperEntries) {
-      kernels.get('widen_pages').launch(
-        { grid: [count, spec.kvHeads], block: [ATTEND_THREADS] },
-        kv.keys(layer), kv.values(layer), keys, values, this.#at.entries + BigInt(4 * first), spec.kvHeads);
-    }
+    const { first, count } = this.#tables.hopperPages;
+    kernels.get('widen_pages').launch(
+      { grid: [count, spec.kvHeads], block: [ATTEND_THREADS] },
+      kv.keys(layer), kv.values(layer), keys, values, this.#at.entries + BigInt(4 * first), spec.kvHeads);
   }
 
   /** Parts that a list is cut into, so that few lists keep the device busy too. */
   get splits(): number {
     const { units, rows } = this.#tables.sizes;
-    const { kvHeads } = this.#parts.spec;
+    const { spec: { kvHeads, headDim }, kv: { format }, multiprocessors, sharedBytes } = this.#parts;
     if (units === 0) return 1;
-    const wanted = Math.floor(BLOCKS_PER_MULTIPROCESSOR * this.#parts.multiprocessors / (units * kvHeads));
+    const fitting = Math.floor(sharedBytes / attendShared(headPad(headDim), format));
+    const wanted = Math.min(MOST_SPLITS, Math.floor(Math.max(1, Math.min(BLOCKS_PER_MULTIPROCESSOR[format], fitting)) * multiprocessors / (units * kvHeads)));
     const useful = Math.ceil(2 ** Math.ceil(Math.log2(Math.max(1, this.#tables.longestList + rows / 64))) / LEAST_PAGES_PER_SPLIT);
     return Math.max(1, Math.min(wanted, useful));
   }
@@ -320,8 +327,8 @@ export class CudaOps implements Ops<CudaValue> {
 
 /** ATTEND_SHARED of kernels/attend.cu: stages, and behind those of 8 bits a page that is widened. */
 function attendShared(pad: number, format: KvFormat): number {
-  const stages = pad === 256 ? 2 : 3;
-  return format === 'element' ? stages * 4 * 64 * pad : Math.max(LEAST_ATTEND_SHARED, stages * 2 * 64 * (pad + 4) + 4 * 64 * pad);
+  if (format === 'element') return (pad === 256 ? 2 : 3) * 4 * 64 * pad;
+  return Math.max(LEAST_ATTEND_SHARED, 2 * 2 * 64 * (pad + 4) + 4 * 64 * pad);
 }
 
 /** Scores of a list lie this far apart: a power of two, so that a recorded run serves a growing text. */

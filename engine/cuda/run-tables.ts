@@ -21,6 +21,8 @@ export interface RunModel {
   readonly hopperRows: number | null;
   /** Prefill is scored by Hopper's instructions. */
   readonly hopperScores: boolean;
+  /** What Hopper's attention reads is widened before: its pages are listed, each once. */
+  readonly widens: boolean;
   /** Radians per position for a sequence of so many tokens, where they depend on it (dynamic RoPE); null else. [pairs] */
   readonly frequencies: ((sequenceTokens: number) => Float64Array) | null;
 }
@@ -54,8 +56,8 @@ export interface RunTables {
   readonly maxPick: number;
   /** Pages of the longest list. */
   readonly longestList: number;
-  /** Ranges of `entries` with all pages that hopperUnits read. */
-  readonly hopperEntries: readonly EntryRange[];
+  /** Where in `entries` the pages are that hopperUnits read, each once; of none where nothing is widened. */
+  readonly hopperPages: EntryRange;
   readonly moves: readonly Move[];
   readonly pagesRead: number;
   readonly pagesScored: number;
@@ -64,6 +66,8 @@ export interface RunTables {
 /** Rows of one unit of `attend`. */
 const UNIT_ROWS = 64;
 const NO_PAGES = new Int32Array(0);
+/** Of pages that are no part of a list. */
+const NO_POSITIONS: ReadonlyMap<number, number> = new Map();
 
 /** Room on the right of 1, 2, 4, 8, then in steps of an eighth of the power of two. */
 export function bucketOf(count: number): number {
@@ -93,7 +97,7 @@ class Builder {
   readonly #writes = new IntList();
   readonly #lists = new IntList();
   readonly #frequencies: Float64Array[] = [];
-  readonly #hopperEntries: EntryRange[] = [];
+  readonly #hopperRanges: EntryRange[] = [];
   #pagesRead = 0;
   #pagesScored = 0;
   #maxCandidates = 0;
@@ -116,6 +120,7 @@ class Builder {
       this.#chunk(place, index, firstRow);
       firstRow += place.chunk.tokens.length;
     });
+    const hopperPages = this.#listHopperPages();
     const sizes = this.#sizes();
     const offsets = tableOffsets(sizes, this.#model);
     const block = new ArrayBuffer(offsets.end);
@@ -123,7 +128,7 @@ class Builder {
     return {
       sizes, offsets, block, moves: this.#moves,
       entries: this.#entries.view(), entryPositions: this.#model.hasWindows ? this.#positions.view() : null,
-      maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList, hopperEntries: this.#hopperEntries,
+      maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList, hopperPages,
       pagesRead: this.#pagesRead, pagesScored: this.#pagesScored,
     };
   }
@@ -144,11 +149,22 @@ class Builder {
     const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
     const numHopper = this.#hopperUnits.length;
     this.#addUnits(chunk, index, perQueryHead);
-    if (this.#hopperUnits.length > numHopper) this.#hopperEntries.push({ first: ownPages, count: this.#entries.length - ownPages });
+    if (this.#hopperUnits.length > numHopper) this.#hopperRanges.push({ first: ownPages, count: this.#entries.length - ownPages });
     this.#chunks.pushRow(firstRow, tokens.length, start, ownPages);
     this.#chunks.pushRow(slot, fresh ? 1 : 0, phase === 'decode' ? 1 : tokens.length, firstList);
     this.#chunks.pushRow(index * layers * kvHeads, perQueryHead ? 1 : 0, 0, 0);
     this.#chunks.pushRow(0, 0, 0, 0);
+  }
+
+  /** Chunks of one prompt read the same pages over and over: each is listed once, behind the lists. */
+  #listHopperPages(): EntryRange {
+    const first = this.#entries.length;
+    if (!this.#model.widens) return { first, count: 0 };
+    const entries = this.#entries.view();
+    const pages = new Set<number>();
+    for (const { first: from, count } of this.#hopperRanges) for (let i = from; i < from + count; i++) pages.add(entries[i]!);
+    this.#append(Int32Array.from(pages), this.#model.hasWindows ? NO_POSITIONS : null);
+    return { first, count: pages.size };
   }
 
   /** Pages that stand where they were written. */

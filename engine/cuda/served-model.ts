@@ -17,10 +17,10 @@ export function suitsHopper({ headDim, heads, kvHeads }: ModelSpec, capability: 
   return capability === HOPPER.capability && HOPPER.headDims.some((width) => width === headDim) && HOPPER.groupRows % (heads / kvHeads) === 0;
 }
 
-export function runModel(spec: ModelSpec, rope: Rope, hopper: boolean): RunModel {
+export function runModel(spec: ModelSpec, rope: Rope, { hopper, widens }: Pick<RunModel, 'widens'> & { readonly hopper: boolean }): RunModel {
   const { layers, kvHeads, heads } = spec;
   return {
-    layers, kvHeads, group: heads / kvHeads, pairs: rope.pairs, hopperRows: hopper ? HOPPER.rows : null, hopperScores: hopper,
+    layers, kvHeads, group: heads / kvHeads, pairs: rope.pairs, hopperRows: hopper ? HOPPER.rows : null, hopperScores: hopper, widens,
     hasWindows: spec.slidingWindow.some((window) => window !== null),
     frequencies: spec.rope.type === 'dynamic' ? (tokens) => rope.frequencies(tokens) : null,
   };

@@ -9,12 +9,19 @@
 #define WARPS (THREADS / WARP)
 #define UNIT_ROWS 64
 #define TILE_ROWS 16
-#define STAGES (HEAD_PAD > 128 ? 2 : 3)
 // A stage holds the keys and the values of a page; pages of 8 bits are widened behind the stages, one at a time.
 #ifdef KV_BYTES
+#define STAGES 2
 #define STAGE_ELEMENTS PAGE_BYTES
 #else
+#define STAGES (HEAD_PAD > 128 ? 2 : 3)
 #define STAGE_ELEMENTS (2 * PAGE_ELEMENTS)
+#endif
+// Blocks that widen pages hide each other's work: three fit, if registers allow it.
+#if defined(KV_BYTES) && HEAD_PAD <= 128
+#define BOUNDS __launch_bounds__(THREADS, 3)
+#else
+#define BOUNDS __launch_bounds__(THREADS)
 #endif
 #define STEPS (HEAD_PAD / 16)
 #define TILES (HEAD_PAD / 8)
@@ -349,7 +356,7 @@ __device__ __forceinline__ void attendPart(const Attention& attention, const Fin
   if (splits > 1 && isLastPart(counter, splits)) joinParts(out, rows, parts, splits, scale, (float*)stages);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void BOUNDS
 attend(const element* q, int rowStride, element* out, const element* keys, const element* values, const int* units,
        const int* chunks, const int* lists, const int* entries, const int* entryPositions, const uint8* classOf,
        const int* selection, int maxPick, float* partials, int* counters, int layer, int layers, int kvHeads, int group,

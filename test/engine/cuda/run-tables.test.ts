@@ -5,7 +5,7 @@ import { bucketOf, buildRunTables, type ChunkPlace, type RunModel } from '../../
 import type { Chunk } from '../../../engine/engine.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
 
-const model: RunModel = { layers: 2, kvHeads: 2, group: 4, pairs: 8, hasWindows: false, hopperRows: null, hopperScores: false, frequencies: null };
+const model: RunModel = { layers: 2, kvHeads: 2, group: 4, pairs: 8, hasWindows: false, hopperRows: null, hopperScores: false, widens: false, frequencies: null };
 const none = new Int32Array(0);
 
 function planOf(change: Partial<PagePlan> = {}): PagePlan {
@@ -74,6 +74,18 @@ describe('units of attention', () => {
     const { rows, tables } = build([place({ tokens: new Int32Array(65) }), place({ sequenceId: 2, tokens: new Int32Array(10) })], { hopperRows: 128 });
     expect(rows('hopperUnits', 3, 4)).toEqual([[0, 2, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]);
     expect(tables.sizes).toMatchObject({ hopperUnits: 3, units: 1 });
+  });
+
+  test('what the kernel of Hopper reads is listed once where it is widened, behind all lists', () => {
+    const classes = [planOf({ fixed: Int32Array.of(30, 33), candidates: Int32Array.of(31, 32), pick: 1, tokens: 192 })];
+    const at = (start: number) => place({ start, tokens: new Int32Array(64), classes, slot: 0, fresh: true });
+    const places = [at(256), at(320), place({ sequenceId: 2, pageTable: Int32Array.of(77), tokens: new Int32Array(3) })];
+    const { tables } = build(places, { hopperRows: 128, widens: true });
+    const { first, count } = tables.hopperPages;
+    expect([...tables.entries.subarray(first, first + count)].toSorted()).toEqual([30, 31, 32, 33, 34, 35]);
+    expect(first + count).toBe(tables.entries.length);
+    expect(tables.entries.subarray(0, first)).toEqual(build(places, { hopperRows: 128 }).tables.entries);
+    expect(build(places, { hopperRows: 128 }).tables.hopperPages.count).toBe(0);
   });
 });
 

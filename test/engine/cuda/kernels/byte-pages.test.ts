@@ -168,7 +168,7 @@ describe.skipIf(reasonWithoutDevice !== null).each(Object.keys(formats) as (keyo
       const q = bench.up(bfloat16(text.qkv.subarray(start * width, TOKENS * width)));
       const out = bench.poisoned(tokens * heads * dim * 2);
       bench.kernel({ file: 'attend', name: 'attend', parameters: 'pippppppppppippiiiiif', defines: { HEAD_DIM: dim, ...(isBytes ? { [define]: 1 } : {}) } }).launch(
-        { grid: [splits, KV_HEADS, units.length], block: [128], shared: isBytes ? Math.max(49_152, stages * 128 * (pad + 4) + 256 * pad) : stages * 256 * pad },
+        { grid: [splits, KV_HEADS, units.length], block: [128], shared: isBytes ? Math.max(49_152, 2 * 128 * (pad + 4) + 256 * pad) : stages * 256 * pad },
         q.address, width, out.address, keys.address, values.address, bench.ints(units.flat()).address,
         bench.ints([0, tokens, start, 0, -1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).address, bench.ints([own.length, fixed.length, 0, 0, 0, start, 0, 0]).address,
         bench.ints([...own, ...fixed]).address, 0n, bench.up(new Uint8Array(KV_HEADS)).address, 0n, 1,
