@@ -52,17 +52,18 @@ export class Acceptance {
   }
 }
 
-/** By which one comparison moves the log-odds of a text, for each unit of surprise. */
-const STEP = 0.25;
+/** Variance of how much easier or harder a text is than others, in log-odds: at its beginning, and by how much it grows with each token. */
+const VARIANCE = { first: 1, growth: 0.01 };
 /** A text is never so different from the others that nothing could be learnt of it any more. */
 const MOST_SHIFT = 3;
 /** The model of acceptance needs it below 1. */
 const MAX_ACCEPTANCE = 0.98;
 
-/** Of one text: a logistic model with one parameter, learnt as the text goes on. */
+/** Of one text: a logistic model with one parameter, followed as the text goes on (an extended Kalman filter): fast at first and after surprises. */
 export class TextAcceptance {
   readonly #shared: Acceptance;
   #shift = 0;
+  #variance = VARIANCE.first;
 
   constructor(shared: Acceptance) {
     this.#shared = shared;
@@ -80,8 +81,10 @@ export class TextAcceptance {
   }
 
   observe(sureness: number, accepted: boolean): void {
-    const surprise = (accepted ? 1 : 0) - this.of(sureness);
-    this.#shift = Math.max(-MOST_SHIFT, Math.min(MOST_SHIFT, this.#shift + STEP * surprise));
+    const expected = this.of(sureness);
+    this.#variance = this.#variance / (1 + this.#variance * expected * (1 - expected)) + VARIANCE.growth;
+    const step = this.#variance * ((accepted ? 1 : 0) - expected);
+    this.#shift = Math.max(-MOST_SHIFT, Math.min(MOST_SHIFT, this.#shift + step));
     this.#shared.observe(sureness, accepted);
   }
 }

@@ -103,7 +103,7 @@ export interface SpeculationMetrics {
   readonly plainPasses: number;
   /** Lowest level first; the last is what the target verified. */
   readonly levels: readonly DraftLevelMetrics[];
-  /** Why there was no draft in plain passes, if most were plain; null otherwise. */
+  /** Why there was no draft in plain passes, if most tokens came of them; null otherwise. */
   readonly offReason: string | null;
 }
 

@@ -111,7 +111,7 @@ export class SpeculationRecord {
   toMetrics(): SpeculationMetrics {
     const levels = [...this.#levels].map(([level, counts]) => ({ level, ...counts }));
     const commonest = [...this.#reasons].reduce<[string, number]>((most, entry) => (entry[1] > most[1] ? entry : most), ['', 0])[0];
-    const isOff = this.plainPasses > this.verifiedPasses;
+    const isOff = this.plainPasses > this.verifiedPasses + this.acceptedTokens;
     return { verifiedPasses: this.verifiedPasses, plainPasses: this.plainPasses, levels, offReason: isOff ? commonest : null };
   }
 

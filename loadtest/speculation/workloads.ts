@@ -30,6 +30,8 @@ const QUESTION_ROOM = 256;
 /** By which a passage is asked for, in the words that the bundled model was trained on. */
 const QUOTE = 'Repeat the passage that begins with ';
 const HEAD_TOKENS = 8;
+/** Of a passage that is asked for: as the book has them, with no sentence hidden among them. */
+const PASSAGE_TOKENS = 96;
 /** So many tokens in a row that stand in the document too are quoted, and no chance. */
 const QUOTED_RUN = 8;
 /** Where the second, third, ... request goes on with the book: so many tokens earlier each. */
@@ -75,8 +77,14 @@ function passages({ book }: Source, ids: readonly number[], count: number, seed:
   const random = seededRandom(seed + 1);
   const lineEnds = new Set(book.ids.filter((_, i) => book.endsLine[i]));
   const starts = ids.flatMap((id, i) => (lineEnds.has(id) && i + 2 * QUESTION_ROOM < ids.length && !lineEnds.has(ids[i + 1]!) ? [i + 1] : []));
-  if (starts.length === 0) throw new RangeError('the document is too short to quote from');
-  return Array.from({ length: count }, () => starts[random.below(starts.length)]!);
+  const text = bytesOf(book.ids);
+  const whole = starts.filter((start) => text.includes(bytesOf(ids.slice(start, start + PASSAGE_TOKENS))));
+  if (whole.length === 0) throw new RangeError('the document is too short to quote from');
+  return Array.from({ length: count }, () => whole[random.below(whole.length)]!);
+}
+
+function bytesOf(ids: readonly number[]): Buffer {
+  return Buffer.from(Int32Array.from(ids).buffer);
 }
 
 /** Share of the answer's tokens that stand in runs of QUOTED_RUN or more tokens of the document. Pure. */

@@ -63,7 +63,7 @@ describe('n-grams', () => {
     const answer = Array.from({ length: 6 }, () => [...words(random, 12), ...passage(48)]).flat();
     const { gain, offReason } = await gainOf({ answer, kind });
     expect(gain).toBeGreaterThan(2);
-    expect(offReason).toMatch(/nowhere else|does not pay/);
+    expect(offReason).toBeNull(); // Most passes are plain, but most tokens come of the others.
   });
 
   test('a quotation with a changed word now and then too', async () => {
@@ -116,6 +116,7 @@ test('a drafter that is right pays for what it reads in a long answer, and reads
   const kind = { speculation: 'rapid', draftPromptIds: prompt(9, 4096) } as const;
   const long = await gainOf({ answer, kind, draftEngine: right });
   expect(long.gain).toBeGreaterThan(1.5);
+  expect(long.offReason).toBeNull();
   const short = await gainOf({ answer: answer.slice(0, 20), kind, draftEngine: right });
   expect(short.gain).toBeGreaterThan(0.97);
   expect(short.offReason).toMatch(/read first/);

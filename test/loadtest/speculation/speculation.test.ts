@@ -38,6 +38,7 @@ describe('workloads', () => {
     for (const { question, ids } of requests.quote) {
       const head = /begins with "([^]+)"\.$/.exec(question)![1]!;
       expect(documentText).toContain(head);
+      expect(head).not.toContain('magic number');
       expect(await textOf(ids.slice(-200))).toContain(question);
     }
     expect(new Set(requests.continue.map(({ ids }) => ids.length)).size).toBe(4);
