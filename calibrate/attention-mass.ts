@@ -79,6 +79,20 @@ export class AttentionMass implements QueryProbe {
   }
 }
 
+/** Rounded before ordering, so that the last bits of a sum cannot decide; equal heads stay in the model's order. */
+const DIGITS = 4;
+
+/** Heads by their mean over the lengths, least first, and these means. mass: [lengths][layers * kvHeads] */
+export function rankByMass(mass: readonly Float64Array[]): { readonly ranked: readonly number[]; readonly means: Float64Array } {
+  const means = mass[0]!.map((_, head) => rounded(mass.reduce((sum, atLength) => sum + atLength[head]!, 0) / mass.length));
+  return { ranked: [...means.keys()].sort((a, b) => means[a]! - means[b]! || a - b), means };
+}
+
+/** As head files write figures. */
+export function rounded(figure: number): number {
+  return Number(figure.toFixed(DIGITS));
+}
+
 /** Probabilities by position, 0 where nothing is seen. pages: keys [64, headDim] of each page. [seen.to] */
 function softmax(query: Float32Array, pages: readonly Float32Array[], seen: Range): Float64Array {
   const dim = query.length;

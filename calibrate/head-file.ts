@@ -4,6 +4,8 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { rankByMass, rounded } from './attention-mass.ts';
+import type { Measurement } from './measure.ts';
 
 /** [layer, head within the layer] */
 type HeadName = readonly [number, number];
@@ -12,32 +14,26 @@ type HeadName = readonly [number, number];
 export interface HeadFile {
   readonly method: string;
   readonly data: string;
-  /** Prompt tokens, about. */
+  /** Tokens of the documents, about. */
   readonly lengths: readonly number[];
   /** Most streaming-like first. [layers * kvHeads] */
   readonly order: readonly HeadName[];
+  /** Nats a token that right answers lose when this head and all before it stream; null: not measured. [layers * kvHeads] */
+  readonly harm?: readonly (number | null)[];
   /** Mean over the lengths. [layers * kvHeads] */
   readonly mass: readonly number[];
   /** [lengths][layers * kvHeads] */
   readonly massAtLength: readonly (readonly number[])[];
 }
 
-export interface MeasuredHeads {
-  readonly kvHeads: number;
-  readonly lengths: readonly number[];
-  /** By length, then [layers * kvHeads]. */
-  readonly mass: readonly Float64Array[];
-}
-
-/** Rounded before ordering, so that the last bits of a sum cannot decide; equal heads stay in the model's order. */
-const DIGITS = 4;
-
-export function describeHeads({ kvHeads, lengths, mass }: MeasuredHeads, { method, data }: Pick<HeadFile, 'method' | 'data'>): HeadFile {
-  const means = mass[0]!.map((_, head) => rounded(mass.reduce((sum, atLength) => sum + atLength[head]!, 0) / mass.length));
-  const heads = [...means.keys()].sort((a, b) => means[a]! - means[b]! || a - b);
+/** In the order that was chosen, or where none was in that of the masses. */
+export function describeHeads({ kvHeads, lengths, mass, chosen }: Measurement, { method, data }: Pick<HeadFile, 'method' | 'data'>): HeadFile {
+  const { ranked, means } = rankByMass(mass);
+  const heads = chosen?.order ?? ranked;
   return {
     method, data, lengths,
     order: heads.map((head) => [Math.floor(head / kvHeads), head % kvHeads]),
+    ...(chosen !== null && { harm: chosen.harm.map((harm) => (harm === null ? null : rounded(harm))) }),
     mass: heads.map((head) => means[head]!),
     massAtLength: mass.map((atLength) => heads.map((head) => rounded(atLength[head]!))),
   };
@@ -45,7 +41,7 @@ export function describeHeads({ kvHeads, lengths, mass }: MeasuredHeads, { metho
 
 /** JSON with one line for each list. */
 export function formatHeadFile(file: HeadFile): string {
-  const lines = Object.entries(file).map(([name, value]) => `  ${JSON.stringify(name)}: ${JSON.stringify(value).replaceAll(/,(?=[[\d])/g, ', ')}`);
+  const lines = Object.entries(file).map(([name, value]) => `  ${JSON.stringify(name)}: ${JSON.stringify(value).replaceAll(/,(?=[[\dn])/g, ', ')}`);
   return `{\n${lines.join(',\n')}\n}\n`;
 }
 
@@ -65,8 +61,4 @@ export async function writeHeadFile(text: string, places: readonly string[]): Pr
 
 function isReadOnly(error: unknown): boolean {
   return error instanceof Error && 'code' in error && ['EACCES', 'EPERM', 'EROFS'].includes(String(error.code));
-}
-
-function rounded(share: number): number {
-  return Number(share.toFixed(DIGITS));
 }

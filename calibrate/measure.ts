@@ -1,10 +1,10 @@
 /**
- * Runs needle prompts through a checkpoint in fp32 with dense attention, the right answer given token by
- * token, and measures what its heads attend to while answering. Knows no flags and no files but the
- * checkpoint's. Called by main.ts.
+ * Measures the KV heads of a checkpoint in fp32 on documents with questions: what they attend to while the right answers
+ * are given token by token, and what the answers lose when heads stream. Knows no flags and no files but the checkpoint's.
+ * Called by main.ts.
  */
 import { join } from 'node:path';
-import type { Chunk, Engine } from '../engine/engine.ts';
+import type { Engine } from '../engine/engine.ts';
 import { readJsonFile } from '../engine/model/model-file-error.ts';
 import { parseModelSpec, type ModelSpec } from '../engine/model/spec.ts';
 import { Weights } from '../engine/model/weights.ts';
@@ -12,65 +12,64 @@ import { createOnnxEngine } from '../engine/onnx/onnx-engine.ts';
 import type { QueryProbe } from '../engine/query-probe.ts';
 import { DensePages } from '../kvcache/page-lists/dense.ts';
 import { pagesFor } from '../kvcache/page-lists/lists.ts';
-import { ChatTemplateError } from '../tokenizer/chat-template.ts';
-import { loadTextCodec, type TextCodec } from '../tokenizer/text-codec.ts';
-import { AttentionMass, type StreamingReach } from './attention-mass.ts';
-import { writeNeedlePrompt } from './needle-prompts.ts';
+import { loadTextCodec } from '../tokenizer/text-codec.ts';
+import { AnswerLoss, harmOf, type KindLosses } from './answer-loss.ts';
+import { AttentionMass, rankByMass, type StreamingReach } from './attention-mass.ts';
+import { chooseOrder, type ChosenOrder } from './choose-order.ts';
+import { Reader } from './reader.ts';
+import { joined, tokenizeDocument, type TokenizedDocument } from './tokens.ts';
 
 export interface MeasureOptions {
   /** Folder of the checkpoint. */
   readonly model: string;
   readonly book: string;
-  /** Prompt tokens, about; null takes usual ones that the model's context has room for. */
-  readonly lengths: readonly number[] | null;
-  /** Prompts of each length. */
+  /** Tokens of the documents, about. */
+  readonly lengths: readonly number[];
+  /** Documents of each length: their kinds take turns. */
   readonly documents: number;
   readonly reach: StreamingReach;
+  /** Sets of heads whose loss may be measured, about; 0: none is. */
+  readonly maxEvaluations: number;
   readonly threads: number;
-  /** Told after each document. */
-  onProgress(message: string): void;
+  readonly onProgress: (message: string) => void;
 }
 
 export interface Measurement {
-  readonly layers: number;
   readonly kvHeads: number;
   readonly lengths: readonly number[];
   /** By length, then [layers * kvHeads]: mean over documents. */
   readonly mass: readonly Float64Array[];
+  /** null where losses were not measured. */
+  readonly chosen: ChosenOrder | null;
 }
 
-/** A prompt in tokens, and where the answer begins. */
-export interface MeasuredText {
-  readonly tokens: Int32Array;
-  readonly promptTokens: number;
-}
-
-const USUAL_LENGTHS = [4000, 8000, 16_000];
-const CHUNK_TOKENS = 512;
-/** Prompts have about as many tokens as they should, and an answer. */
+/** Documents have about as many tokens as they should, and questions with answers. */
 const ROOM = 1.5;
 
 /** Throws UnsupportedModelError or ModelFileError: one sentence each, for the operator. */
 export async function measureHeads(options: MeasureOptions): Promise<Measurement> {
   const spec = parseModelSpec(await readJsonFile(join(options.model, 'config.json')));
   const codec = await loadTextCodec(options.model);
-  const lengths = options.lengths ?? usualLengths(spec, options.reach);
-  const longest = Math.max(...lengths);
-  if (longest > spec.contextLength) throw new RangeError(`the model's context of ${spec.contextLength} tokens is too short for prompts of ${longest}`);
+  const lengths = fittingLengths(spec, options);
   const probe = new AttentionMass(spec, options.reach);
-  const engine = await probedEngine(options, spec, { probe, tokens: longest * ROOM });
+  const engine = await probedEngine(options, spec, { probe, tokens: Math.max(...lengths) * ROOM });
   try {
-    const mass: Float64Array[] = [];
-    for (const length of lengths) mass.push(await meanOverDocuments(options, { engine, codec, probe }, length));
-    return { layers: spec.layers, kvHeads: spec.kvHeads, lengths, mass };
+    const documents = lengths.map((length) => Array.from({ length: options.documents }, (_, i) =>
+      tokenizeDocument(codec, { book: options.book, seed: SEEDS_PER_LENGTH * length + i, length })));
+    const mass = await massesOf(engine, probe, { documents, lengths }, options);
+    const chosen = options.maxEvaluations === 0 ? null : await choose(engine, { documents: documents.flat(), mass }, options);
+    return { kvHeads: spec.kvHeads, lengths, mass, chosen };
   } finally {
     await engine.close();
   }
 }
 
-/** Throws RangeError for a model whose whole context a streaming head reads. */
-function usualLengths({ contextLength }: ModelSpec, { sinkTokens, windowTokens }: StreamingReach): readonly number[] {
-  const fitting = USUAL_LENGTHS.filter((length) => length < contextLength);
+/** A multiple of the number of kinds of documents, so that the first of every length is of the first kind. */
+const SEEDS_PER_LENGTH = 3000;
+
+/** Those that the context has room for; a bit less than all of it where none is. Throws RangeError for a model whose whole context a streaming head reads. */
+function fittingLengths({ contextLength }: ModelSpec, { lengths, reach: { sinkTokens, windowTokens } }: MeasureOptions): readonly number[] {
+  const fitting = lengths.filter((length) => length < contextLength);
   if (fitting.length > 0) return fitting;
   const nearlyAll = Math.floor(contextLength * 0.9);
   if (nearlyAll > sinkTokens + windowTokens) return [nearlyAll];
@@ -86,50 +85,56 @@ async function probedEngine({ model, threads }: MeasureOptions, spec: ModelSpec,
   }
 }
 
-async function meanOverDocuments(options: MeasureOptions, { engine, codec, probe }: { engine: Engine; codec: TextCodec; probe: AttentionMass }, length: number): Promise<Float64Array> {
-  const mean = new Float64Array(engine.spec.layers * engine.spec.kvHeads);
-  for (let i = 0; i < options.documents; i++) {
-    const text = needleText(codec, options.book, { seed: length * 1000 + i, length });
-    await readText(engine, text);
-    probe.take().forEach((share, head) => { mean[head]! += share / options.documents; });
-    options.onProgress(`${text.promptTokens} tokens: document ${i + 1} of ${options.documents}`);
+/** By length: mean over its documents. */
+async function massesOf(engine: Engine, probe: AttentionMass, { documents, lengths }: { documents: readonly TokenizedDocument[][]; lengths: readonly number[] }, { onProgress }: MeasureOptions): Promise<Float64Array[]> {
+  const masses: Float64Array[] = [];
+  for (const [i, ofLength] of documents.entries()) {
+    const mean = new Float64Array(engine.spec.layers * engine.spec.kvHeads);
+    for (const [number, document] of ofLength.entries()) {
+      await readAnswers(engine, document);
+      probe.take().forEach((share, head) => { mean[head]! += share / ofLength.length; });
+      onProgress(`attention mass at ${lengths[i]!} tokens: document ${number + 1} of ${ofLength.length}`);
+    }
+    masses.push(mean);
   }
-  return mean;
+  return masses;
 }
 
-/** A prompt of about `length` tokens: characters per token are those of a first try. */
-function needleText(codec: TextCodec, book: string, { seed, length }: { seed: number; length: number }): MeasuredText {
-  const charsOf = (chars: number): number => chars * length / encode(codec, writeNeedlePrompt(book, seed, chars).question).length;
-  const { question, answer } = writeNeedlePrompt(book, seed, Math.floor(charsOf(charsOf(3 * length))));
-  const prompt = encode(codec, question);
-  const spoken = codec.tokenizer.encode(answer, { special: 'plain' });
-  const tokens = new Int32Array(prompt.length + spoken.length);
-  tokens.set(prompt);
-  tokens.set(spoken, prompt.length);
-  return { tokens, promptTokens: prompt.length };
+/** With dense attention: the document once, then each question, and the answer but for its end as a decode chunk. */
+export async function readAnswers(engine: Engine, { shared, asked }: TokenizedDocument): Promise<void> {
+  const reader = new Reader(engine, new DensePages(engine.spec));
+  await reader.prefill(shared, 0, shared.length - 1);
+  for (const { tokens, answerFrom } of asked) {
+    const all = joined(shared, tokens);
+    const answer = shared.length + answerFrom;
+    await reader.prefill(all, shared.length - 1, answer - 1);
+    await reader.decode(all, answer - 1, all.length - 1);
+    reader.truncate(shared.length - 1);
+  }
+  reader.forget();
 }
 
-/** As a chat where the model has a template for it. */
-function encode(codec: TextCodec, question: string): Int32Array {
-  try {
-    return codec.encodeChat([{ role: 'user', content: question }], {});
-  } catch (error) {
-    if (!(error instanceof ChatTemplateError)) throw error;
-    return codec.encodePrompt(`${question}\n`, { addSpecial: true });
-  }
+/** Nats a token, mean over the kinds: a probability that falls by a thousandth part. */
+const TOLERANCE = 0.001;
+
+/** Searches from the order of the masses on. */
+async function choose(engine: Engine, { documents, mass }: { documents: readonly TokenizedDocument[]; mass: readonly Float64Array[] }, { reach, maxEvaluations, onProgress }: MeasureOptions): Promise<ChosenOrder> {
+  const loss = new AnswerLoss(engine, documents, reach);
+  const dense = await loss.of([]);
+  onProgress(`all heads read everything: ${written(dense)}`);
+  let evaluations = 0;
+  return chooseOrder({
+    ranked: rankByMass(mass).ranked,
+    maxEvaluations, tolerance: TOLERANCE,
+    harmOf: async (heads) => {
+      const losses = await loss.of(heads);
+      const harm = harmOf(losses, dense);
+      onProgress(`set ${++evaluations}, about ${maxEvaluations} at most: ${heads.length} heads stream, harm ${harm.toFixed(4)}: ${written(losses)}`);
+      return harm;
+    },
+  });
 }
 
-/** Prefill up to the prompt's last token, then that and the answer but for its end: the queries that give the answer. */
-export async function readText(engine: Engine, { tokens, promptTokens }: MeasuredText): Promise<void> {
-  const policy = new DensePages(engine.spec);
-  const pageTable = Int32Array.from({ length: pagesFor(tokens.length) }, (_, page) => page);
-  const read = async (start: number, end: number, phase: Chunk['phase']): Promise<void> => {
-    const attention = policy.plan(pageTable, start);
-    await engine.run([{ phase, sequenceId: 0, tokens: tokens.subarray(start, end), start, pageTable, attention, promptTokens, logits: 'none' }]);
-  };
-  for (let start = 0; start < promptTokens - 1; start += CHUNK_TOKENS) {
-    await read(start, Math.min(start + CHUNK_TOKENS, promptTokens - 1), 'prefill');
-  }
-  await read(promptTokens - 1, tokens.length - 1, 'decode');
-  engine.forget(0);
+function written(losses: KindLosses): string {
+  return [...losses].map(([kind, loss]) => `${kind} ${loss.toFixed(3)}`).join(', ');
 }

@@ -34,7 +34,7 @@ export interface EvalOptions {
 export const EVAL_USAGE = `npm run eval -- [options]
   --tasks T,T        ${TASKS.join(', ')}, perplexity   all
   --modes M,M        answer: the model answers; inside: a right answer stands in the prompt, and prefill must predict it   both
-  --rows R,R         dense, streaming, streaming-SINKS-WINDOW, lserve-BUDGET, lserve-BUDGET-SHARE     dense, streaming, all budgets 512 to 8192 with 0, 25, 50, 75 % streaming heads
+  --rows R,R         dense, streaming, streaming-SINKS-WINDOW, lserve-BUDGET, lserve-BUDGET-SHARE, lserve-BUDGET-SHARE-WINDOW     dense, streaming, all budgets 512 to 8192 with 0, 25, 50, 75 % streaming heads
   --lengths L,L      prompt tokens, K = 1024                                  4K,16K   (8K, 32K, 64K, 128K)
   --documents N      of each kind per length                                  10, 5, 3, 2, 1 at 4K, 16K, 32K, 64K, 128K
   --seed N           other documents                                          0
@@ -44,7 +44,7 @@ export const EVAL_USAGE = `npm run eval -- [options]
   --report           tables of the results only
   --write FILE       write the tables into this document, between its marks
   --base-url URL     a running server; without it one is started, with
-  --engine E --precision P --threads N --model DIR`;
+  --engine E --precision P --threads N --model DIR --head-file FILE`;
 
 const FLAGS = {
   tasks: { type: 'string', default: [...TASKS, 'perplexity'].join(',') },
@@ -63,6 +63,7 @@ const FLAGS = {
   precision: { type: 'string', default: 'int8' },
   threads: { type: 'string' },
   model: { type: 'string' },
+  'head-file': { type: 'string' },
   help: { type: 'boolean' },
 } as const;
 
@@ -99,7 +100,7 @@ function nameOfServer({ 'base-url': baseUrl, engine, precision }: Values): strin
 
 /** KV memory for two of the longest texts, so that questions find their document in the prefix cache. */
 function serverFlags(values: Values, longest: number): string[] {
-  const passed = (['engine', 'precision', 'threads', 'model'] as const).flatMap((name) => (values[name] === undefined ? [] : [`--${name}`, values[name]]));
+  const passed = (['engine', 'precision', 'threads', 'model', 'head-file'] as const).flatMap((name) => (values[name] === undefined ? [] : [`--${name}`, values[name]]));
   return [...passed, '--kv-tokens', String(2 * longest + 16_384)];
 }
 

@@ -39,14 +39,21 @@ function taskTable({ server, tokens, mode }: Subject, records: readonly EvalReco
   const tasks = TASKS.filter((task) => own.some((record) => record.task === task));
   if (tasks.length === 0) return [];
   const dense = own.filter(({ row }) => row === 'dense');
+  const [looked, isMixed] = [(record: TaskRecord) => record.task !== COUNTING_TASK, tasks.includes(COUNTING_TASK) && tasks.length > 1];
   const lines = rows.filter((row) => own.some((record) => record.row === row)).map((row) => {
     const ofRow = own.filter((record) => record.row === row);
     const cells = tasks.map((task) => share(ofRow.filter((record) => record.task === task)));
-    return [titleOf(row), ...cells, percent(meanOf(ofRow)), row === 'dense' ? '' : signed(againstDense(ofRow, dense))];
+    const averages = (wanted: (record: TaskRecord) => boolean): string[] =>
+      [percent(meanOf(ofRow.filter(wanted))), row === 'dense' ? '' : signed(againstDense(ofRow.filter(wanted), dense.filter(wanted)))];
+    return [titleOf(row), ...cells, ...averages(() => true), ...(isMixed ? averages(looked) : [])];
   });
   const how = mode === 'answer' ? 'answers' : 'inside the prompt';
-  return [{ title: `${server}, ${nameOfLength(tokens)}, ${how}`, cells: [['attention', ...tasks, 'average', 'to dense'], ...lines] }];
+  const heads = ['attention', ...tasks, 'average', 'to dense', ...(isMixed ? [`without ${COUNTING_TASK}`, 'to dense'] : [])];
+  return [{ title: `${server}, ${nameOfLength(tokens)}, ${how}`, cells: [heads, ...lines] }];
 }
+
+/** Small models cannot count: what they hit is chance, so there is an average without it too. */
+const COUNTING_TASK = 'common-words';
 
 function share(records: readonly TaskRecord[]): string {
   return records.length === 0 ? '-' : `${sum(records, ({ found }) => found)}/${sum(records, ({ of }) => of)}`;

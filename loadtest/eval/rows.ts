@@ -13,14 +13,14 @@ const SINKS = 128;
 const LSERVE_WINDOW = 1024;
 const STREAMING_WINDOW = 2048;
 
-/** dense; streaming-SINKS-WINDOW; lserve-BUDGET; lserve-BUDGET-SHARE with so many percent of the heads streaming. Throws RangeError. */
+/** dense; streaming-SINKS-WINDOW; lserve-BUDGET; lserve-BUDGET-SHARE with so many percent of the heads streaming, through a WINDOW of so many tokens. Throws RangeError. */
 export function settingsOf(row: string): LongContext {
   if (row === 'dense') return { attention: 'dense' };
   const streaming = /^streaming(?:-(\d+)-(\d+))?$/.exec(row);
   if (streaming !== null) return { attention: 'streaming', sink_tokens: Number(streaming[1] ?? SINKS), local_tokens: Number(streaming[2] ?? STREAMING_WINDOW) };
-  const [, budget, share] = /^lserve-(\d+)(?:-(\d+))?$/.exec(row) ?? [];
-  if (budget === undefined) throw new RangeError(`--rows: '${row}' is none of dense, streaming, streaming-SINKS-WINDOW, lserve-BUDGET, lserve-BUDGET-SHARE`);
-  const heads = share === undefined ? {} : { streaming_heads: Number(share) / 100, sink_tokens: SINKS, local_tokens: LSERVE_WINDOW };
+  const [, budget, share, window] = /^lserve-(\d+)(?:-(\d+)(?:-(\d+))?)?$/.exec(row) ?? [];
+  if (budget === undefined) throw new RangeError(`--rows: '${row}' is none of dense, streaming, streaming-SINKS-WINDOW, lserve-BUDGET, lserve-BUDGET-SHARE, lserve-BUDGET-SHARE-WINDOW`);
+  const heads = share === undefined ? {} : { streaming_heads: Number(share) / 100, sink_tokens: SINKS, local_tokens: Number(window ?? LSERVE_WINDOW) };
   return { attention: 'lserve', token_budget: Number(budget), ...heads };
 }
 
@@ -30,8 +30,12 @@ export function titleOf(row: string): string {
   switch (settings['attention']) {
     case 'dense': return 'dense';
     case 'streaming': return `streaming, ${settings['sink_tokens']!} + ${settings['local_tokens']!}`;
-    default: return `lserve ${settings['token_budget']!}${settings['streaming_heads'] === undefined ? '' : `, ${100 * Number(settings['streaming_heads'])} % streaming`}`;
+    default: return `lserve ${settings['token_budget']!}${settings['streaming_heads'] === undefined ? '' : `, ${100 * Number(settings['streaming_heads'])} % streaming${windowOf(settings)}`}`;
   }
+}
+
+function windowOf({ local_tokens: window }: LongContext): string {
+  return window === LSERVE_WINDOW ? '' : ` through ${window!}`;
 }
 
 /**

@@ -1,7 +1,7 @@
 // What heads attend to outside sinks and window: the onnx engine's probe against float64, key by key.
 import { afterAll, expect, test } from 'vitest';
 import { AttentionMass } from '../../calibrate/attention-mass.ts';
-import { readText } from '../../calibrate/measure.ts';
+import { readAnswers } from '../../calibrate/measure.ts';
 import type { Chunk } from '../../engine/engine.ts';
 import { decode } from '../../engine/model/decoder.ts';
 import { decoderTensors } from '../../engine/model/decoder-tensors.ts';
@@ -73,7 +73,9 @@ async function probedMass({ dir, spec }: TinyModel, tokens: Int32Array): Promise
   const probe = new AttentionMass(spec, REACH);
   const engine = await createOnnxEngine({ spec, weights, precision: 'fp32', threads: 1, pages: pagesFor(tokens.length), headOrder: null, probe });
   weights.close();
-  await readText(engine, { tokens, promptTokens: PROMPT_TOKENS });
+  // Two thirds of the prompt are the document, the rest is the question.
+  const shared = tokens.subarray(0, 200);
+  await readAnswers(engine, { shared, asked: [{ kind: 'needle', tokens: tokens.subarray(200), answerFrom: PROMPT_TOKENS - 200, counted: [] }] });
   await engine.close();
   return [...probe.take()];
 }

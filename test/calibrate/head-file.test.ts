@@ -15,7 +15,7 @@ const spec = parseModelSpec({
   vocab_size: 512, max_position_embeddings: 4096,
 });
 const about = { method: 'mass', data: 'prompts' };
-const measured = { kvHeads: 2, lengths: [4000, 8000], mass: [Float64Array.of(0.3, 0.1, 0.25, 0.1), Float64Array.of(0.5, 0.3, 0.05, 0.3)] };
+const measured = { kvHeads: 2, lengths: [4000, 8000], mass: [Float64Array.of(0.3, 0.1, 0.25, 0.1), Float64Array.of(0.5, 0.3, 0.05, 0.3)], chosen: null };
 
 test('heads are ordered by mean mass, equal ones as they stand in the model', () => {
   expect(describeHeads(measured, about)).toEqual({
@@ -28,7 +28,20 @@ test('heads are ordered by mean mass, equal ones as they stand in the model', ()
 
 test('differences below the figures of the file decide nothing', () => {
   const mass = [Float64Array.of(0.2, 0.100_000_2, 0.1, 0.1)];
-  expect(describeHeads({ kvHeads: 2, lengths: [4000], mass }, about).order).toEqual([[0, 1], [1, 0], [1, 1], [0, 0]]);
+  expect(describeHeads({ kvHeads: 2, lengths: [4000], mass, chosen: null }, about).order).toEqual([[0, 1], [1, 0], [1, 1], [0, 0]]);
+});
+
+test('where an order was chosen it goes before that of the masses, and the file says what each head did', () => {
+  const chosen = { order: [3, 0, 2, 1], harm: [0, null, 0.000_04, 1.234_56], evaluations: 9 };
+  const file = describeHeads({ ...measured, chosen }, about);
+  expect(file).toEqual({
+    ...about, lengths: [4000, 8000],
+    order: [[1, 1], [0, 0], [1, 0], [0, 1]],
+    harm: [0, null, 0, 1.2346],
+    mass: [0.2, 0.4, 0.15, 0.2],
+    massAtLength: [[0.1, 0.3, 0.25, 0.1], [0.3, 0.5, 0.05, 0.3]],
+  });
+  expect(JSON.parse(formatHeadFile(file))).toEqual(file);
 });
 
 test('the file says what was measured, and gives its order to the engine', async () => {

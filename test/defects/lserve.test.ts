@@ -181,7 +181,7 @@ describe('KV heads with the same gate', () => {
   };
 
   const ours = (share: number): number[] => {
-    const { order } = describeHeads({ kvHeads, lengths: [4000], mass: [gates] }, { method: '', data: '' });
+    const { order } = describeHeads({ kvHeads, lengths: [4000], mass: [gates], chosen: null }, { method: '', data: '' });
     const headOrder = Int32Array.from(order, ([layer, head]) => layer * kvHeads + head);
     const policy = createPageListPolicy({ ...settings, streamingHeads: share }, { layers, kvHeads, slidingWindow: Array<null>(layers).fill(null), headOrder });
     const { classOf } = policy.plan(Int32Array.from({ length: 20 }, (_, i) => i), 1000, 1, 'decode');

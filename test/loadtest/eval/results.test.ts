@@ -52,6 +52,16 @@ describe('tables', () => {
     expect(meanOf([])).toBeNaN();
   });
 
+  it('give an average without the task that small models cannot do beside that of all', () => {
+    const counted = [record({ task: 'common-words', of: 10, found: 0 }), record({ row: 'lserve-512', task: 'common-words', of: 10, found: 5 })];
+    const [answers] = tablesOf([...records, ...counted], ['dense', 'lserve-512']);
+    expect(answers!.cells).toEqual([
+      ['attention', 'needle', 'multi-key', 'common-words', 'average', 'to dense', 'without common-words', 'to dense'],
+      ['dense', '4/4', '1/2', '0/10', '50.0', '', '75.0', ''],
+      ['lserve 512', '2/4', '1/1', '5/10', '66.7', '+0.0', '75.0', '-25.0'],
+    ]);
+  });
+
   it('stand between the marks of a document, again and again', () => {
     const document = 'before\n<!-- tables of npm run eval: begin -->\nold\n<!-- tables of npm run eval: end -->\nafter\n';
     const tables = tablesOf(records, ['dense']);
@@ -65,10 +75,10 @@ describe('tables', () => {
 
 describe('options', () => {
   it('give all rows, and lengths in K', () => {
-    const options = parseEvalOptions(['--lengths', '4K,128K', '--model', 'x'])!;
+    const options = parseEvalOptions(['--lengths', '4K,128K', '--model', 'x', '--head-file', 'h'])!;
     expect(options.rows).toHaveLength(22);
     expect(options.lengths.map((length) => [length, options.documentsAt(length)])).toEqual([[4096, 10], [131_072, 1]]);
-    expect(options.serverFlags).toEqual(['--precision', 'int8', '--model', 'x', '--kv-tokens', String(2 * 131_072 + 16_384)]);
+    expect(options.serverFlags).toEqual(['--precision', 'int8', '--model', 'x', '--head-file', 'h', '--kv-tokens', String(2 * 131_072 + 16_384)]);
     expect(promptTokensOf(131_072, 131_072)).toBe(130_816);
   });
 
@@ -80,6 +90,8 @@ describe('options', () => {
 describe('rows', () => {
   it('say what they ask for', () => {
     expect(settingsOf('lserve-2048-50')).toEqual({ attention: 'lserve', token_budget: 2048, streaming_heads: 0.5, sink_tokens: 128, local_tokens: 1024 });
+    expect(settingsOf('lserve-2048-50-4096')).toEqual({ ...settingsOf('lserve-2048-50'), local_tokens: 4096 });
+    expect(titleOf('lserve-2048-50-4096')).toBe('lserve 2048, 50 % streaming through 4096');
     expect(settingsOf('lserve-512')).toEqual({ attention: 'lserve', token_budget: 512 });
     expect(settingsOf('streaming')).toEqual(settingsOf('streaming-128-2048'));
     expect(settingsOf('streaming-0-1024')).toEqual({ attention: 'streaming', sink_tokens: 0, local_tokens: 1024 });
