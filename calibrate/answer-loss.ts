@@ -1,6 +1,6 @@
 /**
- * What it does to right answers when some KV heads stream: the negative log likelihood of what had to be looked up, with
- * those heads reading sinks and a window, in prefill too, and all others everything. Knows no search. Called by
+ * What it does to right answers when some KV heads stream: the negative log likelihood of them from what had to be looked up on,
+ * with those heads reading sinks and a window, in prefill too, and all others everything. Knows no search. Called by
  * choose-heads.ts through measure.ts.
  */
 import type { Engine } from '../engine/engine.ts';
@@ -58,24 +58,22 @@ export function harmOf(losses: KindLosses, dense: KindLosses): number {
 async function readDocument(reader: Reader, { shared, asked }: TokenizedDocument, vocab: number, sums: Sums): Promise<void> {
   const scored = Math.max(1, shared.length - CONTINUATION_TOKENS);
   await reader.prefill(shared, 0, scored - 1);
-  await reader.prefill(shared, scored - 1, shared.length - 1, lossReader(shared, { vocab, kindAt: () => 'continuation' }, sums));
-  for (const { kind, tokens, answerFrom, counted } of asked) {
+  await reader.prefill(shared, scored - 1, shared.length - 1, lossReader(shared, { vocab, kind: 'continuation' }, sums));
+  for (const { kind, tokens, countedFrom } of asked) {
     const all = joined(shared, tokens);
-    const ofValues = new Set(counted.map((at) => shared.length + at));
-    const answer = shared.length + answerFrom;
-    await reader.prefill(all, shared.length - 1, answer - 1);
-    await reader.prefill(all, answer - 1, all.length - 1, lossReader(all, { vocab, kindAt: (at) => (ofValues.has(at) ? kind : null) }, sums));
+    const counted = shared.length + countedFrom;
+    await reader.prefill(all, shared.length - 1, counted - 1);
+    await reader.prefill(all, counted - 1, all.length - 1, lossReader(all, { vocab, kind }, sums));
     reader.truncate(shared.length - 1);
   }
   reader.forget();
 }
 
-/** Adds what each token after one of a chunk's cost to its kind; null: it does not count. */
-function lossReader(tokens: Int32Array, { vocab, kindAt }: { vocab: number; kindAt: (at: number) => Kind | null }, sums: Sums): RowReader {
+/** Adds what each token after one of a chunk's cost. */
+function lossReader(tokens: Int32Array, { vocab, kind }: { vocab: number; kind: Kind }, sums: Sums): RowReader {
   return (rows, from, to) => {
     for (let i = from; i < to; i++) {
-      const kind = kindAt(i + 1);
-      if (kind !== null) sums.add(kind, -scoreToken(rows.subarray((i - from) * vocab, (i - from + 1) * vocab), tokens[i + 1]!, 0).logprob);
+      sums.add(kind, -scoreToken(rows.subarray((i - from) * vocab, (i - from + 1) * vocab), tokens[i + 1]!, 0).logprob);
     }
   };
 }

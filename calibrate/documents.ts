@@ -13,7 +13,7 @@ export interface Question {
   readonly text: string;
   /** What the model should say. */
   readonly answer: string;
-  /** What of the answer had to be looked up, in the order in which it stands there. */
+  /** What of the answer has to be looked up, in the order in which it stands there. */
   readonly values: readonly string[];
 }
 

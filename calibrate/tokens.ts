@@ -13,8 +13,8 @@ export interface AskedTokens {
   readonly tokens: Int32Array;
   /** Index in `tokens` of the answer's first. */
   readonly answerFrom: number;
-  /** Indices in `tokens` of what had to be looked up. */
-  readonly counted: readonly number[];
+  /** Of the first that has to be looked up. All from there on count: words between values say that there is another one. */
+  readonly countedFrom: number;
 }
 
 export interface TokenizedDocument {
@@ -39,8 +39,9 @@ export function tokenizeDocument(codec: TextCodec, { book, seed, length }: { boo
 /** `rest`: what the prompt has after the document. */
 function askedTokens(codec: TextCodec, { kind, answer, values }: Question, rest: Int32Array): AskedTokens {
   const spoken = codec.tokenizer.encode(answer, { special: 'plain' });
-  const counted = countedTokens(codec, { answer, values }, spoken).map((at) => rest.length + at);
-  return { kind, tokens: joined(rest, spoken), answerFrom: rest.length, counted };
+  // Up to the first value the encodings of all and of what stands before it are one.
+  const before = codec.tokenizer.encode(answer.slice(0, answer.indexOf(values[0]!)), { special: 'plain' });
+  return { kind, tokens: joined(rest, spoken), answerFrom: rest.length, countedFrom: rest.length + agreeing(before, spoken) };
 }
 
 /** As a chat where the model has a template for it. */
@@ -53,18 +54,7 @@ function encode(codec: TextCodec, message: string): Int32Array {
   }
 }
 
-/** Tokens of the values: those at which the encoding of the answer up to a value, and to its end, parts from that of all. */
-function countedTokens({ tokenizer }: TextCodec, { answer, values }: { answer: string; values: readonly string[] }, spoken: Int32Array): number[] {
-  const tokensOf = (chars: number): number => agreeing(tokenizer.encode(answer.slice(0, chars), { special: 'plain' }), spoken);
-  let at = 0;
-  return values.flatMap((value) => {
-    const start = answer.indexOf(value, at);
-    at = start + value.length;
-    const [from, to] = [tokensOf(start), tokensOf(at)];
-    return Array.from({ length: to - from }, (_, i) => from + i);
-  });
-}
-
+/** Tokens at the start that both have. */
 function agreeing(a: Int32Array, b: Int32Array): number {
   const differs = a.findIndex((token, i) => token !== b[i]);
   return differs < 0 ? a.length : differs;

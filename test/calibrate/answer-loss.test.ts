@@ -19,8 +19,8 @@ function documentOf(seed: number, vocab: number): TokenizedDocument {
   return {
     shared: tokens.slice(0, 350),
     asked: [
-      { kind: 'needle', tokens: tokens.slice(350, 380), answerFrom: 15, counted: [20, 21, 28] },
-      { kind: 'multi-key', tokens: tokens.slice(380), answerFrom: 30, counted: [30, 39] },
+      { kind: 'needle', tokens: tokens.slice(350, 380), answerFrom: 15, countedFrom: 20 },
+      { kind: 'multi-key', tokens: tokens.slice(380), answerFrom: 30, countedFrom: 30 },
     ],
   };
 }

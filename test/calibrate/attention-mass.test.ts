@@ -75,7 +75,7 @@ async function probedMass({ dir, spec }: TinyModel, tokens: Int32Array): Promise
   weights.close();
   // Two thirds of the prompt are the document, the rest is the question.
   const shared = tokens.subarray(0, 200);
-  await readAnswers(engine, { shared, asked: [{ kind: 'needle', tokens: tokens.subarray(200), answerFrom: PROMPT_TOKENS - 200, counted: [] }] });
+  await readAnswers(engine, { shared, asked: [{ kind: 'needle', tokens: tokens.subarray(200), answerFrom: PROMPT_TOKENS - 200, countedFrom: PROMPT_TOKENS - 200 }] });
   await engine.close();
   return [...probe.take()];
 }

@@ -33,10 +33,10 @@ export async function plainLosses({ dir, spec }: TinyModel, documents: readonly 
   const losses = new Map<Kind, number[]>();
   const add = (kind: Kind, loss: number): void => { losses.set(kind, [...losses.get(kind) ?? [], loss]); };
   for (const { shared, asked } of documents) {
-    for (const [i, { kind, tokens, counted }] of asked.entries()) {
+    for (const [i, { kind, tokens, countedFrom }] of asked.entries()) {
       const all = Int32Array.from([...shared, ...tokens]);
       const lossAt = lossesOf(spec, tensors, all, streaming);
-      for (const at of counted) add(kind, lossAt(shared.length + at));
+      for (let at = shared.length + countedFrom; at < all.length; at++) add(kind, lossAt(at));
       if (i === 0) for (let at = shared.length - CONTINUATION; at < shared.length; at++) add('continuation', lossAt(at));
     }
   }
