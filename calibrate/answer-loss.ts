@@ -11,7 +11,7 @@ import { KINDS, type Kind } from './documents.ts';
 import { Reader, type RowReader } from './reader.ts';
 import { joined, type TokenizedDocument } from './tokens.ts';
 
-/** Nats a token by kind; kinds that no document asks for are left out. */
+/** Nats an answer by kind, of a continuation nats a token; kinds that no document asks for are left out. */
 export type KindLosses = ReadonlyMap<Kind, number>;
 
 /** Tokens at the end of a document that tell how well its text goes on. */
@@ -47,10 +47,7 @@ export class AnswerLoss {
   }
 }
 
-/**
- * Nats a token that are lost against dense attention, mean over the kinds: a long passage weighs no more than a number, and
- * what one kind gains makes up for no other's loss.
- */
+/** Nats lost against dense attention, mean over the kinds. What one kind gains makes up for no other's loss. */
 export function harmOf(losses: KindLosses, dense: KindLosses): number {
   return [...losses].reduce((sum, [kind, loss]) => sum + Math.max(0, loss - dense.get(kind)!), 0) / losses.size;
 }
@@ -58,23 +55,25 @@ export function harmOf(losses: KindLosses, dense: KindLosses): number {
 async function readDocument(reader: Reader, { shared, asked }: TokenizedDocument, vocab: number, sums: Sums): Promise<void> {
   const scored = Math.max(1, shared.length - CONTINUATION_TOKENS);
   await reader.prefill(shared, 0, scored - 1);
-  await reader.prefill(shared, scored - 1, shared.length - 1, lossReader(shared, { vocab, kind: 'continuation' }, sums));
+  const nats = { continuation: 0, answer: 0 };
+  await reader.prefill(shared, scored - 1, shared.length - 1, lossReader(shared, vocab, (loss) => { nats.continuation += loss / (shared.length - scored); }));
+  sums.add('continuation', nats.continuation);
   for (const { kind, tokens, countedFrom } of asked) {
     const all = joined(shared, tokens);
     const counted = shared.length + countedFrom;
     await reader.prefill(all, shared.length - 1, counted - 1);
-    await reader.prefill(all, counted - 1, all.length - 1, lossReader(all, { vocab, kind }, sums));
+    nats.answer = 0;
+    await reader.prefill(all, counted - 1, all.length - 1, lossReader(all, vocab, (loss) => { nats.answer += loss; }));
+    sums.add(kind, nats.answer);
     reader.truncate(shared.length - 1);
   }
   reader.forget();
 }
 
-/** Adds what each token after one of a chunk's cost. */
-function lossReader(tokens: Int32Array, { vocab, kind }: { vocab: number; kind: Kind }, sums: Sums): RowReader {
+/** Tells what each token after one of a chunk's cost. */
+function lossReader(tokens: Int32Array, vocab: number, tell: (loss: number) => void): RowReader {
   return (rows, from, to) => {
-    for (let i = from; i < to; i++) {
-      sums.add(kind, -scoreToken(rows.subarray((i - from) * vocab, (i - from + 1) * vocab), tokens[i + 1]!, 0).logprob);
-    }
+    for (let i = from; i < to; i++) tell(-scoreToken(rows.subarray((i - from) * vocab, (i - from + 1) * vocab), tokens[i + 1]!, 0).logprob);
   };
 }
 

@@ -34,7 +34,7 @@ interface Candidate {
 
 /** One by one takes about so many evaluations for each group. */
 const EVALUATIONS_PER_GROUP = 4;
-/** Harms closer than this are equal: less than what rounding makes of a loss. */
+/** Harms closer than this are equal: about what rounding makes of a loss. */
 const EQUAL = 1e-4;
 
 export async function chooseOrder(search: OrderSearch): Promise<ChosenOrder> {

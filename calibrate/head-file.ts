@@ -18,7 +18,7 @@ export interface HeadFile {
   readonly lengths: readonly number[];
   /** Most streaming-like first. [layers * kvHeads] */
   readonly order: readonly HeadName[];
-  /** Nats a token that right answers lose when this head and all before it stream; null: not measured. [layers * kvHeads] */
+  /** Nats that a right answer loses when this head and all before it stream; null: not measured. [layers * kvHeads] */
   readonly harm?: readonly (number | null)[];
   /** Mean over the lengths. [layers * kvHeads] */
   readonly mass: readonly number[];

@@ -39,7 +39,7 @@ const LEAST_LENGTH = REACH.sinkTokens + REACH.windowTokens + 1;
 const METHODS = {
   loss: {
     lengths: '4000,8000', documents: '3',
-    words: `Harm: loss of right answers (nats a token, from the first that had to be looked up on) over that of dense attention, mean over the kinds of questions, while heads read the first ${REACH.sinkTokens} tokens and the last ${REACH.windowTokens}, in prefill too; ascending attention mass as far as there is none, then always the head that adds least, then exchanges while the first half loses less; fp32`,
+    words: `Harm: loss of a right answer (nats, from its first token that had to be looked up on; of going on with the text, nats a token) over that of dense attention, mean over the kinds of questions, while heads read the first ${REACH.sinkTokens} tokens and the last ${REACH.windowTokens}, in prefill too; ascending attention mass as far as there is none, then always the head that adds least, then exchanges while the first half loses less; fp32`,
   },
   mass: {
     lengths: '4000,8000,16000', documents: '6',

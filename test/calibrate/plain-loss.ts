@@ -36,8 +36,9 @@ export async function plainLosses({ dir, spec }: TinyModel, documents: readonly 
     for (const [i, { kind, tokens, countedFrom }] of asked.entries()) {
       const all = Int32Array.from([...shared, ...tokens]);
       const lossAt = lossesOf(spec, tensors, all, streaming);
-      for (let at = shared.length + countedFrom; at < all.length; at++) add(kind, lossAt(at));
-      if (i === 0) for (let at = shared.length - CONTINUATION; at < shared.length; at++) add('continuation', lossAt(at));
+      const lossOf = (from: number, to: number): number => all.slice(from, to).reduce((sum, _, at) => sum + lossAt(from + at), 0);
+      add(kind, lossOf(shared.length + countedFrom, all.length));
+      if (i === 0) add('continuation', lossOf(shared.length - CONTINUATION, shared.length) / CONTINUATION);
     }
   }
   return new Map([...losses].map(([kind, own]) => [kind, own.reduce((a, b) => a + b, 0) / own.length]));
