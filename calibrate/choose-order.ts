@@ -32,7 +32,7 @@ interface Candidate {
   added: number;
 }
 
-/** One by one takes about so many evaluations for each group. */
+/** One by one takes about so many evaluations for each group, or fewer. */
 const EVALUATIONS_PER_GROUP = 4;
 /** Harms closer than this are equal: about what rounding makes of a loss. */
 const EQUAL = 1e-4;
@@ -42,7 +42,7 @@ export async function chooseOrder(search: OrderSearch): Promise<ChosenOrder> {
   const measured = new Measured(search);
   const harmless = await harmlessStart(search, measured);
   const groups = groupsOf(ranked.slice(harmless), Math.max(1, Math.floor((maxEvaluations - measured.count) / EVALUATIONS_PER_GROUP)));
-  const order = await addOneByOne(groups, ranked.slice(0, harmless), measured);
+  const order = await addOneByOne(groups, ranked.slice(0, harmless), { measured, tolerance: search.tolerance });
   const exchanged = await exchange(order, Math.round(ranked.length / 2), { measured, tolerance: search.tolerance });
   return { order: exchanged, harm: exchanged.map((_, i) => measured.known(exchanged.slice(0, i + 1))), evaluations: measured.count };
 }
@@ -59,10 +59,11 @@ async function harmlessStart({ ranked, tolerance }: OrderSearch, measured: Measu
 }
 
 /**
- * Lazily (Minoux 1978): what a group adds grows with what streams already, as those that could stand in for it go. So the
- * one that added least when last measured is measured anew, and chosen if it still adds the least.
+ * The first that does no harm, or lazily (Minoux 1978): what a group adds grows with what streams already, as those that
+ * could stand in for it go, so the one that added least when last measured is measured anew, and chosen if it still adds the
+ * least.
  */
-async function addOneByOne(groups: readonly Group[], start: readonly number[], measured: Measured): Promise<number[]> {
+async function addOneByOne(groups: readonly Group[], start: readonly number[], { measured, tolerance }: { measured: Measured; tolerance: number }): Promise<number[]> {
   const left = groups.map((group): Candidate => ({ group, added: -Infinity }));
   const chosen = [...start];
   let harm = chosen.length === 0 ? 0 : await measured.harm(chosen);
@@ -72,7 +73,7 @@ async function addOneByOne(groups: readonly Group[], start: readonly number[], m
     while (!fresh.has(best) && measured.left > 0) {
       best.added = await measured.harm([...chosen, ...best.group]) - harm;
       fresh.add(best);
-      best = leastAdding(left);
+      if (harm + best.added > tolerance) best = leastAdding(left);
     }
     left.splice(left.indexOf(best), 1);
     chosen.push(...best.group);

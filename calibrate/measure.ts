@@ -129,7 +129,7 @@ async function choose(engine: Engine, { documents, mass }: { documents: readonly
     harmOf: async (heads) => {
       const losses = await loss.of(heads);
       const harm = harmOf(losses, dense);
-      onProgress(`set ${++evaluations}, about ${maxEvaluations} at most: ${heads.length} heads stream, harm ${harm.toFixed(4)}: ${written(losses)}`);
+      onProgress(`set ${++evaluations}, about ${maxEvaluations} at most: ${heads.length} heads stream (${heads.map((head) => `${Math.floor(head / engine.spec.kvHeads)}.${head % engine.spec.kvHeads}`).join(' ')}), harm ${harm.toFixed(4)}: ${written(losses)}`);
       return harm;
     },
   });
