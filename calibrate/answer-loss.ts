@@ -17,6 +17,9 @@ export type KindLosses = ReadonlyMap<Kind, number>;
 /** Tokens at the end of a document that tell how well its text goes on. */
 const CONTINUATION_TOKENS = 256;
 
+/** Nats that an answer costs at most: wrong is wrong, and how wrong is chance. */
+const WRONG = 5;
+
 export class AnswerLoss {
   readonly #engine: Engine;
   readonly #documents: readonly TokenizedDocument[];
@@ -64,7 +67,7 @@ async function readDocument(reader: Reader, { shared, asked }: TokenizedDocument
     await reader.prefill(all, shared.length - 1, counted - 1);
     nats.answer = 0;
     await reader.prefill(all, counted - 1, all.length - 1, lossReader(all, vocab, (loss) => { nats.answer += loss; }));
-    sums.add(kind, nats.answer);
+    sums.add(kind, Math.min(nats.answer, WRONG));
     reader.truncate(shared.length - 1);
   }
   reader.forget();

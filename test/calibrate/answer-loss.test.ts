@@ -19,8 +19,9 @@ function documentOf(seed: number, vocab: number): TokenizedDocument {
   return {
     shared: tokens.slice(0, 350),
     asked: [
-      { kind: 'needle', tokens: tokens.slice(350, 380), answerFrom: 15, countedFrom: 20 },
-      { kind: 'multi-key', tokens: tokens.slice(380), answerFrom: 30, countedFrom: 30 },
+      { kind: 'needle', tokens: tokens.slice(350, 370), answerFrom: 15, countedFrom: 19 },
+      { kind: 'multi-key', tokens: tokens.slice(370, 400), answerFrom: 29, countedFrom: 29 },
+      { kind: 'quote', tokens: tokens.slice(400), answerFrom: 5, countedFrom: 5 },
     ],
   };
 }
@@ -37,19 +38,22 @@ async function lossOf({ dir, spec }: TinyModel, documents: readonly TokenizedDoc
 }
 
 test.each([[[]], [[0]], [[1, 2]], [[0, 1, 2, 3]]])('heads %j stream: losses are those of float64 with masks, kind by kind', async (heads) => {
-  const model = writeTinyModel({ vocab: 64 });
+  const model = writeTinyModel({ vocab: 8 });
   models.push(model);
-  const documents = [documentOf(1, 64), documentOf(2, 64)];
+  const documents = [documentOf(1, 8), documentOf(2, 8)];
   const [losses, plain] = [await lossOf(model, documents, heads), await plainLosses(model, documents, { heads, ...REACH })];
-  expect([...losses.keys()]).toEqual(['needle', 'multi-key', 'continuation']);
+  expect([...losses.keys()]).toEqual(['needle', 'multi-key', 'quote', 'continuation']);
+  // Fifteen tokens of chance: wrong, and no more than that.
+  expect(losses.get('quote')).toBe(5);
+  expect(losses.get('needle')).toBeLessThan(5);
   for (const [kind, loss] of losses) expect(loss).toBeCloseTo(plain.get(kind)!, 4);
 });
 
 test('streaming changes what is measured', async () => {
-  const model = writeTinyModel({ vocab: 64 });
+  const model = writeTinyModel({ vocab: 8 });
   models.push(model);
-  const [dense, all] = [await lossOf(model, [documentOf(1, 64)], []), await lossOf(model, [documentOf(1, 64)], [0, 1, 2, 3])];
-  for (const [kind, loss] of dense) expect(Math.abs(loss - all.get(kind)!)).toBeGreaterThan(1e-4);
+  const [dense, all] = [await lossOf(model, [documentOf(1, 8)], []), await lossOf(model, [documentOf(1, 8)], [0, 1, 2, 3])];
+  for (const [kind, loss] of dense) if (kind !== 'quote') expect(Math.abs(loss - all.get(kind)!)).toBeGreaterThan(1e-4);
 });
 
 test('harm is the mean over kinds of what is lost, and gains do not count', () => {

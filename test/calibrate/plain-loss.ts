@@ -25,6 +25,7 @@ interface Streaming extends StreamingReach {
 /** Spans of queries share a window, which begins so many tokens before the span. */
 const SPAN = 128;
 const CONTINUATION = 256;
+const WRONG = 5;
 
 export async function plainLosses({ dir, spec }: TinyModel, documents: readonly TokenizedDocument[], streaming: Streaming): Promise<KindLosses> {
   const weights = await Weights.open(dir, spec);
@@ -37,7 +38,7 @@ export async function plainLosses({ dir, spec }: TinyModel, documents: readonly 
       const all = Int32Array.from([...shared, ...tokens]);
       const lossAt = lossesOf(spec, tensors, all, streaming);
       const lossOf = (from: number, to: number): number => all.slice(from, to).reduce((sum, _, at) => sum + lossAt(from + at), 0);
-      add(kind, lossOf(shared.length + countedFrom, all.length));
+      add(kind, Math.min(WRONG, lossOf(shared.length + countedFrom, all.length)));
       if (i === 0) add('continuation', lossOf(shared.length - CONTINUATION, shared.length) / CONTINUATION);
     }
   }
