@@ -1,16 +1,18 @@
 /**
  * Speed of single kernels (npm run bench:kernels) on the shape of Llama-3.1-8B: matrix products, attention over
- * page lists in decode and prefill, scoring and picking pages, heads of rows of logits. Attention is first checked against float64 on
+ * page lists in decode and prefill, scoring and picking pages, heads of rows of logits, linear layers of few rows. Attention is first checked against float64 on
  * random inputs with a poisoned output. Prints tables and, last, one JSON line. Without a device it says so.
  */
 import { PAGE_TOKENS, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import { bfloat16ToFloat32 } from '../model/float-convert.ts';
 import { parseModelSpec, type ModelSpec } from '../model/spec.ts';
+import { AttentionLaunches } from './attention-launches.ts';
 import { whyNoCuda } from './availability.ts';
+import { linearFigures } from './bench-linears.ts';
 import { measureCeilings } from './ceilings.ts';
 import { Compiler } from './compiler.ts';
-import { activationFactors, CudaOps, type CudaValue, type OpsParts } from './cuda-ops.ts';
+import { activationFactors, type CudaValue, type OpsParts } from './cuda-values.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer } from './device-memory.ts';
 import type { DeviceWeights } from './device-weights.ts';
@@ -44,7 +46,7 @@ interface Figure {
   readonly milliseconds: number;
   readonly rate: number;
   readonly unit: 'GB/s' | 'TFLOP/s';
-  /** Against float64; null where nothing was checked. */
+  /** Against float64, of linear layers against the plain kernels; null where nothing was checked. */
   readonly error: number | null;
 }
 
@@ -77,7 +79,7 @@ class KernelBench {
 
   constructor() {
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: this.device.properties.architecture });
-    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, few: false, fp8: false, kv: 'element' });
+    const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, fast: false, fp8: false, sm90: false, kv: 'element' });
     const workspace = this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products');
     this.#products = new MatrixProducts(CublasLt.open(libraries), { device: this.device, workspace, type: 'bf16' });
     this.#kv = new KvMemory(spec, this.memory, PAGES);
@@ -86,8 +88,9 @@ class KernelBench {
     this.#selection = this.memory.allocate(16 * spec.heads * MAX_PICK * 4, 'picked pages');
     const space = new Workspace(this.device, this.memory);
     this.#parts = {
-      spec, kernels, factors: activationFactors.bf16, kv: this.#kv, workspace: space, linears: new LinearLayers({ kernels, products: this.#products, workspace: space, few: false }),
-      maxPick: () => MAX_PICK, multiprocessors: this.device.properties.multiprocessors, sharedBytes: this.device.properties.sharedBytes, weights: noWeights(),
+      spec, kernels, factors: activationFactors.bf16, kv: this.#kv, workspace: space,
+      linears: new LinearLayers({ kernels, products: this.#products, workspace: space, fast: false, multiprocessors: this.device.properties.multiprocessors, normEps: spec.normEps }),
+      maxPick: () => MAX_PICK, multiprocessors: this.device.properties.multiprocessors, sharedBytes: this.device.properties.sharedBytes, fast: false, weights: noWeights(),
     };
   }
 
@@ -98,6 +101,11 @@ class KernelBench {
 
   attention(): Figure[] {
     return cases.flatMap((one) => this.#attention(one));
+  }
+
+  /** With few rows, as decode has them. */
+  linears(): Figure[] {
+    return linearFigures({ device: this.device, memory: this.memory, compiler: new Compiler(Nvrtc.open(libraries), { architecture: this.device.properties.architecture }), cublasLt: CublasLt.open(libraries) });
   }
 
   /** With the copies of temperatures and heads. */
@@ -143,7 +151,7 @@ class KernelBench {
       hopperRows: this.#parts.kernels.has('attend_hopper') ? HOPPER_ROWS : null, hopperScores: this.#parts.kernels.has('score_hopper'), widens: false, frequencies: null,
     }, []);
     const ops = this.#ops(tables);
-    const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true, factor: 1, ungated: null };
+    const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true, factor: 1, norm: 0n, pending: null };
     this.#fill(this.#qkv);
     const figures: Figure[] = [];
     if (pick > 0) {
@@ -217,14 +225,14 @@ class KernelBench {
     return sums.map((sum) => sum / total);
   }
 
-  #ops(tables: RunTables): CudaOps {
+  #ops(tables: RunTables): AttentionLaunches {
     const put = (data: ArrayBuffer | Int32Array): bigint => {
       const view = data instanceof ArrayBuffer ? new Uint8Array(data) : data;
       const buffer = this.memory.allocate(view.byteLength, 'tables');
       this.memory.write(buffer, view);
       return buffer.address;
     };
-    return new CudaOps(this.#parts, tables, { block: put(tables.block), entries: put(tables.entries), entryPositions: 0n, selection: this.#selection.address, ropeTable: 0n });
+    return new AttentionLaunches(this.#parts, tables, { block: put(tables.block), entries: put(tables.entries), entryPositions: 0n, selection: this.#selection.address, ropeTable: 0n });
   }
 
   #random(bytes: number): DeviceBuffer {
@@ -307,7 +315,7 @@ function main(): void {
   const bench = new KernelBench();
   const ceilings = measureCeilings(bench.device, bench.memory, 'bf16');
   print(`${bench.device.properties.name}: copy ${(ceilings.copyBytesPerSecond / 1e12).toFixed(2)} TB/s, products ${(ceilings.flopsPerSecond / 1e12).toFixed(0)} TFLOP/s`);
-  const figures = [...bench.attention(), ...bench.heads(), ...bench.products()];
+  const figures = [...bench.attention(), ...bench.heads(), ...bench.linears(), ...bench.products()];
   print(`\n${'kernel'.padEnd(20)}${'shape'.padEnd(30)}${'ms'.padStart(10)}${'rate'.padStart(16)}${'of ceiling'.padStart(12)}${'error'.padStart(12)}`);
   for (const { kernel, shape, milliseconds, rate, unit, error } of figures) {
     const share = unit === 'GB/s' ? rate * 1e9 / ceilings.copyBytesPerSecond : rate * 1e12 / ceilings.flopsPerSecond;

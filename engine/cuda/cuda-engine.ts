@@ -12,7 +12,9 @@ import { decode } from '../model/decoder.ts';
 import { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import { Compiler } from './compiler.ts';
-import { activationFactors, CudaOps, scoreStride, type OpsParts, type RunAddresses } from './cuda-ops.ts';
+import { AttentionLaunches } from './attention-launches.ts';
+import { CudaOps } from './cuda-ops.ts';
+import { activationFactors, type OpsParts, type RunAddresses } from './cuda-values.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer, type PinnedBuffer } from './device-memory.ts';
 import { DeviceWeights, type Quantize, type WeightSource } from './device-weights.ts';
@@ -34,7 +36,7 @@ import { StepLogits } from './step-logits.ts';
 import { SelectionSlots } from './selection-slots.ts';
 import { Workspace } from './workspace.ts';
 
-/** fp8: weights of the layers in E4M3 with a scale for each output, made at load; all else fp16. */
+/** fp8: weights of the layers, and of a head that is not the table, in E4M3 with a scale for each output, made at load; all else fp16. */
 export type CudaPrecision = ElementType | 'fp8';
 
 export interface CudaEngineOptions {
@@ -115,7 +117,7 @@ export class CudaEngine implements Engine {
     const hopper = options.fast && suitsHopper(spec, properties.capability);
     const type = precision === 'fp8' ? 'fp16' : precision;
     this.#kvLayout = { format: options.kvFormat ?? 'element', widens: hopper };
-    this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, few: options.fast, fp8: precision === 'fp8', kv: this.#kvLayout.format });
+    this.#kernels = new Kernels(this.device, compiler, { type, headDim: spec.headDim, hopper, fast: options.fast, fp8: precision === 'fp8', sm90: properties.architecture === 'sm_90a', kv: this.#kvLayout.format });
     this.#products = new MatrixProducts(CublasLt.open(libraries), {
       device: this.device, type, workspace: this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products'),
     });
@@ -140,8 +142,8 @@ export class CudaEngine implements Engine {
     this.#runModel = runModel(spec, this.#rope, { hopper, widens: this.kv.wide !== null });
     this.#parts = {
       spec, kernels: this.#kernels, factors: activationFactors[type], weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
-      linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace, few: options.fast }),
-      maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors, sharedBytes: properties.sharedBytes,
+      linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace, fast: options.fast, multiprocessors: properties.multiprocessors, normEps: spec.normEps }),
+      maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors, sharedBytes: properties.sharedBytes, fast: options.fast,
     };
   }
 
@@ -326,8 +328,8 @@ export class CudaEngine implements Engine {
 
   /** All that a recorded run depends on. */
   #keyOf(tables: RunTables): string {
-    const ops = new CudaOps(this.#parts, tables, { block: 0n, entries: 0n, entryPositions: 0n, selection: 0n, ropeTable: 0n });
-    return `${JSON.stringify(tables.sizes)} ${ops.splits} ${tables.sizes.scoreUnits > 0 ? scoreStride(tables.maxCandidates) : 0}`;
+    const attention = new AttentionLaunches(this.#parts, tables, { block: 0n, entries: 0n, entryPositions: 0n, selection: 0n, ropeTable: 0n });
+    return `${JSON.stringify(tables.sizes)} ${attention.shape}`;
   }
 
   #choosePages({ pages, stepTokens, spareBytes = 0 }: CudaEngineOptions): number {

@@ -39,7 +39,7 @@ export class DeviceWeights {
   constructor(spec: ModelSpec, { weights, memory, type, exact, quantize, deltaFactor }: DeviceWeightsOptions) {
     const groups = linearGroups(spec);
     const vectors = decoderTensors(spec).filter(({ name, shape, optional }) => shape.length === 1 && !optional && name.includes('norm')).map(({ name }) => name);
-    const isFp8 = (names: readonly string[]): boolean => quantize !== null && names[0]!.includes('.layers.');
+    const isFp8 = (names: readonly string[]): boolean => quantize !== null && names[0] !== 'model.embed_tokens';
     const bytesOf = (names: readonly string[]): number => matrixBytes(names, weights, isFp8(names));
     const total = groups.reduce((sum, names) => sum + bytesOf(names), 0) + vectors.reduce((sum, name) => sum + aligned(weights.shape(name)[0]! * ELEMENT_BYTES), 0);
     const arena = new Arena(memory.allocate(total, 'the weights'));
@@ -80,7 +80,7 @@ export interface DeviceWeightsOptions {
   readonly memory: DeviceMemory;
   readonly type: ElementType;
   readonly exact: ExactHalves;
-  /** Makes fp8 of a matrix where it lies for the moment; null keeps 16 bits. Table and head always keep them. */
+  /** Makes fp8 of a matrix where it lies for the moment; null keeps 16 bits. The table always keeps them, and a head that it is. */
   readonly quantize: Quantize | null;
   /** What is added to the residual is stored multiplied by this, and so are the biases in it. */
   readonly deltaFactor: number;

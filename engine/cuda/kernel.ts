@@ -87,6 +87,11 @@ export class Kernel {
     return { registers: read(functionAttributes.registers), localBytes: read(functionAttributes.localBytes) };
   }
 
+  /** Per cent of a multiprocessor's memory that are to be shared memory: another share for the next kernel would hold it up. */
+  preferShared(percent: number): void {
+    this.#device.driver.call('functionSet', this.#handle, functionAttributes.preferredShared, percent);
+  }
+
   /** Issues the kernel on the device's stream. Throws RangeError or TypeError for arguments that do not fit the signature. */
   launch({ grid, block, shared = 0, early = true }: Geometry, ...args: readonly KernelArgument[]): void {
     if (args.length !== this.signature.length) throw new TypeError(`kernel ${this.name} takes ${this.signature.length} arguments, got ${args.length}`);

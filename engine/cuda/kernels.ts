@@ -16,10 +16,12 @@ export interface KernelChoice {
   readonly headDim: number;
   /** Those of Hopper's attention and scoring too. */
   readonly hopper: boolean;
-  /** Those of linear layers of few rows too. */
-  readonly few: boolean;
+  /** Those of linear layers of few rows, and those that do several things at once, too. */
+  readonly fast: boolean;
   /** Those of linear layers with fp8 weights too. */
   readonly fp8: boolean;
+  /** The chip has Hopper's instructions. */
+  readonly sm90: boolean;
   readonly kv: KvFormat;
 }
 
@@ -33,12 +35,15 @@ interface KernelEntry {
   /** Compiled for the format of KV memory. */
   readonly readsPages?: boolean;
   /** Loaded only where this is chosen; 'widened': Hopper's attention over pages of 8 bits. */
-  readonly only?: 'hopper' | 'few' | 'fp8' | 'widened';
+  readonly only?: 'hopper' | 'few' | 'fp8' | 'many' | 'widened';
 }
+
+/** Half for loads that are under way, half shared: what decode is fastest with (docs/log.md). */
+const SHARED_PERCENT = 50;
 
 const FOLDER = join(import.meta.dirname, 'kernels');
 
-const parameters = { hopperAttention: 'pippppppppppiiiiiif', score: 'pipppppppiiii', linear: 'pppppiiif', gated: 'ppppiiiff' };
+const parameters = { hopperAttention: 'pippppppppppiiiiiif', score: 'pipppppppiiii', linear: 'pppppiiif', gated: 'ppppiiiff', stream: 'ppppppiiiiff', streamGated: 'pppppiiifff', fp8: 'ppppppiiif', fp8Gated: 'ppppppiiiff' };
 
 const entries = {
   embed: { file: 'basic', parameters: 'pppif' },
@@ -51,6 +56,7 @@ const entries = {
   score_hopper: { file: 'score_hopper', parameters: parameters.score, only: 'hopper' },
   pick: { file: 'pick', parameters: 'pippppppiiiii' },
   attend: { file: 'attend', parameters: 'pippppppppppippiiiiif', readsPages: true },
+  attend_token: { file: 'attend_token', parameters: 'pippppppppppippiiiiifppfpp', readsPages: true },
   attend_hopper: { file: 'attend_hopper', parameters: parameters.hopperAttention, only: 'hopper' },
   turn_pages: { file: 'turn_pages', parameters: 'pplppi', readsPages: true },
   widen_pages: { file: 'widen_pages', parameters: 'pppppi', readsPages: true, only: 'widened' },
@@ -58,10 +64,18 @@ const entries = {
   join_heads: { file: 'sample', parameters: 'ppppip' },
   linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, only: 'few' },
   gated_8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, only: 'few' },
+  linear_stream: { file: 'linear_stream', parameters: parameters.stream, only: 'few' },
+  gated_stream: { file: 'linear_stream', entry: 'linear_stream_gated', parameters: parameters.streamGated, only: 'few' },
+  linear_stream_fp8: { file: 'linear_stream', entry: 'linear_stream', parameters: parameters.stream, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
+  gated_stream_fp8: { file: 'linear_stream', entry: 'linear_stream_gated', parameters: parameters.streamGated, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
   linear_8_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
   linear_16_fp8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, defines: { WEIGHT_FP8: 1, INPUT_TILES: 2 }, only: 'fp8' },
   gated_8_fp8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { WEIGHT_FP8: 1 }, only: 'fp8' },
   gated_16_fp8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, defines: { WEIGHT_FP8: 1, INPUT_TILES: 2 }, only: 'fp8' },
+  linear_32_fp8: { file: 'linear_fp8', entry: 'linear_fp8', parameters: parameters.fp8, defines: { ROWS: 32 }, only: 'many' },
+  linear_64_fp8: { file: 'linear_fp8', entry: 'linear_fp8', parameters: parameters.fp8, defines: { ROWS: 64 }, only: 'many' },
+  gated_32_fp8: { file: 'linear_fp8', entry: 'linear_fp8_gated', parameters: parameters.fp8Gated, defines: { ROWS: 32 }, only: 'many' },
+  gated_64_fp8: { file: 'linear_fp8', entry: 'linear_fp8_gated', parameters: parameters.fp8Gated, defines: { ROWS: 64 }, only: 'many' },
   largest_bf16: { file: 'rescale', parameters: 'ppl' },
   rescale: { file: 'rescale', parameters: 'plif' },
   quantize_rows: { file: 'quantize', parameters: 'pppif', only: 'fp8' },
@@ -80,16 +94,22 @@ export class Kernels {
   readonly #modules = new Map<string, KernelModule>();
 
   constructor(device: Device, compiler: Compiler, choice: KernelChoice) {
-    const chosen = { hopper: choice.hopper, few: choice.few, fp8: choice.fp8, widened: choice.hopper && choice.kv !== 'element' };
-    const ofPages = choice.kv === 'element' ? {} : { [choice.kv === 'fp8' ? 'KV_FP8' : 'KV_INT8']: 1 };
-    const common = { HEAD_DIM: choice.headDim, ...(choice.type === 'fp16' ? { ELEMENT_FP16: 1 } : {}) };
+    const { hopper, fast, fp8, sm90, type, kv } = choice;
+    const tuned = fast && sm90;
+    const chosen = { hopper, few: fast, fp8, many: tuned && fp8 && type === 'fp16', widened: hopper && kv !== 'element' };
+    const ofPages = kv === 'element' ? {} : { [kv === 'fp8' ? 'KV_FP8' : 'KV_INT8']: 1 };
+    const ofFp8 = tuned && type === 'fp16' ? { FP8_CONVERT: 1 } : {};
+    const common = { HEAD_DIM: choice.headDim, ...(type === 'fp16' ? { ELEMENT_FP16: 1 } : {}) };
     for (const [name, kernel] of Object.entries(kernelEntries)) {
       if (kernel.only !== undefined && !chosen[kernel.only]) continue;
-      const defines = { ...common, ...kernel.defines, ...(kernel.readsPages === true ? ofPages : {}) };
+      const defines = { ...common, ...kernel.defines, ...(kernel.only === 'fp8' ? ofFp8 : {}), ...(kernel.readsPages === true ? ofPages : {}) };
       const key = `${kernel.file} ${JSON.stringify(defines)}`;
       const module = this.#modules.get(key) ?? new KernelModule(device, compiler.compile(kernelSource(`${kernel.file}.cu`), defines));
       this.#modules.set(key, module);
-      this.#kernels.set(name, module.kernel(kernel.entry ?? name, Array.from(kernel.parameters, (letter) => parameterTypes[letter]!)));
+      const loaded = module.kernel(kernel.entry ?? name, Array.from(kernel.parameters, (letter) => parameterTypes[letter]!));
+      // Attention over pages of 8 bits has more blocks on a multiprocessor than that share holds.
+      if (tuned && !kernel.file.endsWith('_hopper') && !(kernel.readsPages === true && kv !== 'element')) loaded.preferShared(SHARED_PERCENT);
+      this.#kernels.set(name, loaded);
     }
   }
 

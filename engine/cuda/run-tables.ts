@@ -58,6 +58,8 @@ export interface RunTables {
   readonly longestList: number;
   /** Where in `entries` the pages are that hopperUnits read, each once; of none where nothing is widened. */
   readonly hopperPages: EntryRange;
+  /** Each chunk has one token, and no query head picks for itself. */
+  readonly isSingle: boolean;
   readonly moves: readonly Move[];
   readonly pagesRead: number;
   readonly pagesScored: number;
@@ -79,6 +81,10 @@ export function bucketOf(count: number): number {
 /** A run that can be recorded: one token or a few of each sequence. */
 export function isDecodeRun(chunks: readonly Chunk[]): boolean {
   return chunks.every(({ phase }) => phase === 'decode');
+}
+
+function isSingle({ phase, tokens, attention }: Chunk): boolean {
+  return phase === 'decode' && tokens.length === 1 && attention.classes.every(({ pickPer }) => pickPer !== 'queryHead');
 }
 
 export function buildRunTables(places: readonly ChunkPlace[], model: RunModel, moves: Move[]): RunTables {
@@ -130,6 +136,7 @@ class Builder {
       entries: this.#entries.view(), entryPositions: this.#model.hasWindows ? this.#positions.view() : null,
       maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList, hopperPages,
       pagesRead: this.#pagesRead, pagesScored: this.#pagesScored,
+      isSingle: this.#places.every(({ chunk }) => isSingle(chunk)),
     };
   }
 

@@ -60,7 +60,7 @@ export const deviceAttributes = {
   multiprocessors: 16, major: 75, minor: 76, l2Bytes: 38, sharedBytesPerBlock: 97, sharedBytesPerMultiprocessor: 81, memoryClockKhz: 36, memoryBusBits: 37,
 } as const;
 /** CUfunction_attribute. */
-export const functionAttributes = { localBytes: 3, registers: 4, maxDynamicSharedBytes: 8 } as const;
+export const functionAttributes = { localBytes: 3, registers: 4, maxDynamicSharedBytes: 8, preferredShared: 9 } as const;
 
 /** CUresult codes that callers tell apart. */
 export const resultCodes = { success: 0, outOfMemory: 2, noDevice: 100, notReady: 600 } as const;

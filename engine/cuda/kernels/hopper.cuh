@@ -44,6 +44,9 @@ __device__ __forceinline__ void giveTurn(int barrier, int threads) { asm volatil
 
 // ---- products of a warpgroup ----
 
+// What this thread wrote or copied to shared memory may be read by products, after a barrier.
+__device__ __forceinline__ void publishToProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 __device__ __forceinline__ void beginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void endProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int PENDING> __device__ __forceinline__ void awaitProducts() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory"); }
@@ -80,6 +83,16 @@ __device__ __forceinline__ void multiplyWide(float (&sum)[32], const uint32 (&a)
     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},"
     "{%32,%33,%34,%35}, %36, p, 1, 1, %38; }"
     : R8(sum, 0), R8(sum, 8), R8(sum, 16), R8(sum, 24)
+    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)adds), "n"(TRANSPOSED));
+}
+
+// The same with 32 columns.
+template <int TRANSPOSED>
+__device__ __forceinline__ void multiplyWide(float (&sum)[16], const uint32 (&a)[4], uint64 b, bool adds) {
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k16" WGMMA_TYPES
+    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15},"
+    "{%16,%17,%18,%19}, %20, p, 1, 1, %22; }"
+    : R8(sum, 0), R8(sum, 8)
     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)adds), "n"(TRANSPOSED));
 }
 

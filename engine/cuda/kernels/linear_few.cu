@@ -1,7 +1,7 @@
 // x W^T for a few rows of x (decode), as fast as W comes from memory. A block has 16 outputs; its warps share the input
 // channels, the tensor cores multiply 16 rows of W with 8 rows of x. W is read once, past the first-level cache, and before the kernel
 // ahead has ended. Weights in 16 bits, or fp8 (E4M3) with a scale for each output. Contract: CONTRACT.md.
-#include "mma.cuh"
+#include "few-weights.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / WARP)
@@ -11,14 +11,7 @@
 #endif
 #define ROWS (8 * INPUT_TILES)
 
-// Channels of W in one 16-byte access, and of the block of four lanes that stand beside each other.
-#ifdef WEIGHT_FP8
-typedef uint8 weight;
-#define TAKE 16
-#else
-typedef element weight;
-#define TAKE 8
-#endif
+// Channels of the four lanes that stand beside each other.
 #define BLOCK (4 * TAKE)
 // 16-byte accesses of a batch, for each of a lane's two rows.
 #define AHEAD 4
@@ -30,53 +23,6 @@ typedef element weight;
 #else
 #define RESIDENT 3
 #endif
-
-// fp8's exponent in the wider format's place is too small by this power of two. What x is multiplied by brings the sums
-// back to where fp32 has its full precision; the rest is left for the end.
-#ifdef WEIGHT_FP8
-#ifdef ELEMENT_FP16
-#define INPUT_FACTOR 1.0f
-#define OUTPUT_FACTOR 256.0f
-#else
-#define INPUT_FACTOR 1152921504606846976.0f
-#define OUTPUT_FACTOR 1152921504606846976.0f
-#endif
-#else
-#define INPUT_FACTOR 1.0f
-#define OUTPUT_FACTOR 1.0f
-#endif
-
-__device__ __forceinline__ uint4 loadStreaming(const void* from) {
-  uint4 x;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(from));
-  return x;
-}
-
-// Four channels of a row of W as the two registers of a fragment.
-__device__ __forceinline__ void unpackWeights(const uint4& from, int step, uint32& low, uint32& high) {
-#ifdef WEIGHT_FP8
-  const uint32 four = step == 0 ? from.x : step == 1 ? from.y : step == 2 ? from.z : from.w;
-  const uint32 first = __byte_perm(four, 0, 0x1404), second = __byte_perm(four, 0, 0x3424);
-#ifdef ELEMENT_FP16
-  low = (first & 0x80008000u) | ((first & 0x7f007f00u) >> 1);
-  high = (second & 0x80008000u) | ((second & 0x7f007f00u) >> 1);
-#else
-  low = (first & 0x80008000u) | ((first & 0x7f007f00u) >> 4);
-  high = (second & 0x80008000u) | ((second & 0x7f007f00u) >> 4);
-#endif
-#else
-  low = step == 0 ? from.x : from.z;
-  high = step == 0 ? from.y : from.w;
-#endif
-}
-
-__device__ __forceinline__ uint32 scaleInput(uint32 pair) {
-#if defined(WEIGHT_FP8) && !defined(ELEMENT_FP16)
-  return packElements(lowElement(pair) * INPUT_FACTOR, highElement(pair) * INPUT_FACTOR);
-#else
-  return pair;
-#endif
-}
 
 // Rows of W and of x that a lane reads; null past the end.
 struct Sources { const weight* low; const weight* high; const element* x[INPUT_TILES]; };

@@ -33,6 +33,11 @@ __device__ __forceinline__ void copyAhead(uint32 to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
 }
 
+// 4 bytes.
+__device__ __forceinline__ void copyPairAhead(uint32 to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(from) : "memory");
+}
+
 __device__ __forceinline__ void endCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 template <int PENDING> __device__ __forceinline__ void awaitCopies() { asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory"); }

@@ -123,7 +123,7 @@ function exactCases(libraries: SearchSettings): void {
     const device = Device.open(libraries);
     const memory = new DeviceMemory(device);
     const compiler = new Compiler(Nvrtc.open(libraries), { architecture: device.properties.architecture });
-    const kernels = new Kernels(device, compiler, { type: 'fp16', headDim: 64, hopper: false, few: false, fp8: false, kv: 'element' });
+    const kernels = new Kernels(device, compiler, { type: 'fp16', headDim: 64, hopper: false, fast: false, fp8: false, sm90: false, kv: 'element' });
     const numbers = Float32Array.from({ length: 4096 }, (_, i) => (i % 2 === 0 ? 1 : -1) * (128 + i % 128) * 2 ** (Math.floor(i / 128) - 40));
     const matrix = memory.allocate(2 * numbers.length, 'a matrix');
     memory.write(matrix, float32ToBfloat16(numbers));

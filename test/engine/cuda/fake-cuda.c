@@ -5,7 +5,7 @@
 #include <string.h>
 
 typedef struct { int kind, headDim, isFp16, isFp8, kv; } Function;   /* kind: index in fake-kernels.h's table; -1 is axpy */
-typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
+typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[32]; } Node;
 void fake_run(const Node *node);                                  /* fake-kernels.c */
 int fake_kernel(const char *name, int *numParameters);
 int fake_parameters(int kind);
@@ -73,7 +73,7 @@ int cuModuleLoadData(uint64_t *m, const char *image) {
   const char *options = strstr(image, "--gpu-architecture"), *dim = options ? strstr(options, "-DHEAD_DIM=") : NULL;
   module->headDim = dim ? atoi(dim + 11) : 0;
   module->isFp16 = options && strstr(options, "-DELEMENT_FP16") != NULL;
-  module->isFp8 = options && strstr(options, "-DWEIGHT_FP8") != NULL;
+  module->isFp8 = options && (strstr(options, "-DWEIGHT_FP8") != NULL || strstr(options, "-DROWS") != NULL);
   module->kv = !options ? 0 : strstr(options, "-DKV_FP8") ? 2 : strstr(options, "-DKV_INT8") ? 1 : 0;
   *m = (uint64_t)module;
   return 0;

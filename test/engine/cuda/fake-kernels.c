@@ -6,15 +6,15 @@
 #include <string.h>
 
 typedef struct { int kind, headDim, isFp16, isFp8, kv; } Function;   /* kv: pages of int8 (1) or fp8 (2); 0 of 16 bits */
-typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[24]; } Node;
+typedef struct { const Function *f; uint32_t grid[3]; uint64_t p[32]; } Node;
 typedef uint16_t half;
 
-enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE, HEAD_PARTS, JOIN_HEADS, WIDEN };
+enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE, HEAD_PARTS, JOIN_HEADS, WIDEN, STREAM, STREAM_GATED, FP8, FP8_GATED, ATTEND_TOKEN };
 static const struct { const char *name; int parameters; } kernels[] = {
   { "embed", 5 }, { "rms_norm", 5 }, { "add_norm", 8 }, { "silu_mul", 4 }, { "rope_table", 6 }, { "rope_write", 13 }, { "score", 13 }, { "score_hopper", 13 },
   { "pick", 13 }, { "attend", 21 }, { "attend_hopper", 19 }, { "turn_pages", 6 }, { "linear_few", 9 }, { "linear_few_gated", 9 }, { "quantize_rows", 5 }, { "dequantize_rows", 4 },
   { "largest_bf16", 3 }, { "rescale", 4 }, { "head_parts", 7 }, { "join_heads", 6 },
-  { "widen_pages", 6 },
+  { "widen_pages", 6 }, { "linear_stream", 12 }, { "linear_stream_gated", 11 }, { "linear_fp8", 10 }, { "linear_fp8_gated", 11 }, { "attend_token", 26 },
 };
 int fake_kernel(const char *name, int *unused) { for (int i = 0; i < (int)(sizeof kernels / sizeof *kernels); i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
 int fake_parameters(int kind) { return kernels[kind].parameters; }
@@ -272,6 +272,20 @@ static void attend(const Node *n, int unitRows, int shift, int numUnits) {
   }
 }
 
+/* As rope_write and attend: a run of one token for each chunk of a unit. */
+static void attend_token(const Node *n) {
+  int units = n->grid[2], *runs = malloc(units * 16);
+  Node of = { n->f, { units, n->grid[1] }, { n->p[0], n->p[1], 0, n->p[21], n->p[22], n->p[23], n->p[24], (uint64_t)runs, n->p[3], n->p[4], n->p[25], n->p[17], n->p[18] } };
+  for (int u = 0; u < units; u++) {
+    int index = POINTER(int, 5)[4 * u], *run = runs + 4 * u;
+    Chunk chunk = chunk_of(POINTER(int, 6), index < 0 ? 0 : index);
+    run[0] = chunk.firstRow; run[1] = index >= 0; run[2] = POINTER(int, 8)[chunk.ownPages] * 64 + chunk.start % 64; run[3] = chunk.start % 64 + 1;
+  }
+  rope_write(&of);
+  attend(n, 64, 0, units);
+  free(runs);
+}
+
 static void turn_pages(const Node *n) {
   int kvHeads = INT(5);
   for (uint32_t m = 0; m < n->grid[0]; m++) for (uint32_t layer = 0; layer < n->grid[2]; layer++) for (int h = 0; h < kvHeads; h++) {
@@ -325,6 +339,54 @@ static void linear_few_gated(const Node *n) {
   for (int r = 0; r < rows; r++) for (int o = 0; o < inner; o++) {
     const half *x = POINTER(half, 0) + (int64_t)r * inputs;
     POINTER(half, 3)[(int64_t)r * inner + o] = store(gated(product(n, x, o, inputs) * number(n->p[7]), product(n, x, inner + o, inputs) * number(n->p[7])) * number(n->p[8]), FP16);
+  }
+}
+
+/* Rows of elements, or of the residual that are normed first. [rows, inputs] */
+static half *stream_inputs(const Node *n, int rows, int inputs, float eps) {
+  half *x = malloc((int64_t)rows * inputs * 2);
+  if (!n->p[1]) memcpy(x, POINTER(half, 0), (int64_t)rows * inputs * 2);
+  else for (int r = 0; r < rows; r++) norm_row(n, POINTER(float, 0) + (int64_t)r * inputs, POINTER(half, 1), x + (int64_t)r * inputs, inputs, eps);
+  return x;
+}
+
+static float stream_product(const Node *n, const half *x, int output, int inputs) {
+  Node of = { n->f, { 0 }, { 0, n->p[2], n->p[3] } };
+  return product(&of, x, output, inputs);
+}
+
+static void linear_stream(const Node *n) {
+  int adds = INT(6), rows = INT(7), inputs = INT(8), outputs = INT(9);
+  half *x = stream_inputs(n, rows, inputs, number(n->p[11]));
+  for (int r = 0; r < rows; r++) for (int o = 0; o < outputs; o++) {
+    float y = stream_product(n, x + (int64_t)r * inputs, o, inputs) * number(n->p[10]);
+    float *sum = POINTER(float, 5) + (int64_t)r * outputs + o;
+    if (!n->p[5]) POINTER(half, 4)[(int64_t)r * outputs + o] = store(y, FP16); else *sum = adds ? *sum + y : y;
+  }
+  free(x);
+}
+
+static void linear_stream_gated(const Node *n) {
+  int rows = INT(5), inputs = INT(6), inner = INT(7);
+  half *x = stream_inputs(n, rows, inputs, number(n->p[10]));
+  for (int r = 0; r < rows; r++) for (int o = 0; o < inner; o++) {
+    const half *row = x + (int64_t)r * inputs;
+    float gate = stream_product(n, row, o, inputs) * number(n->p[8]), up = stream_product(n, row, inner + o, inputs) * number(n->p[8]);
+    POINTER(half, 4)[(int64_t)r * inner + o] = store(gated(gate, up) * number(n->p[9]), FP16);
+  }
+  free(x);
+}
+
+static void linear_fp8(const Node *n) {
+  int rows = INT(6), inputs = INT(7), outputs = INT(8);
+  for (int r = 0; r < rows; r++) for (int o = 0; o < outputs; o++) POINTER(half, 3)[(int64_t)r * outputs + o] = store(product(n, POINTER(half, 0) + (int64_t)r * inputs, o, inputs) * number(n->p[9]), FP16);
+}
+
+static void linear_fp8_gated(const Node *n) {
+  int rows = INT(6), inputs = INT(7), inner = INT(8);
+  for (int r = 0; r < rows; r++) for (int o = 0; o < inner; o++) {
+    const half *x = POINTER(half, 0) + (int64_t)r * inputs;
+    POINTER(half, 3)[(int64_t)r * inner + o] = store(gated(product(n, x, o, inputs) * number(n->p[9]), product(n, x, inner + o, inputs) * number(n->p[9])) * number(n->p[10]), FP16);
   }
 }
 
@@ -417,6 +479,7 @@ void fake_run(const Node *n) {
     case PICK: pick(n); break;
     case ATTEND: attend(n, 64, 0, n->grid[2]); break;
     case ATTEND_HOPPER: attend(n, 128, 2, n->grid[0]); break;
+    case ATTEND_TOKEN: attend_token(n); break;
     case TURN_PAGES: turn_pages(n); break;
     case LINEAR: linear_few(n); break;
     case GATED: linear_few_gated(n); break;
@@ -427,5 +490,9 @@ void fake_run(const Node *n) {
     case HEAD_PARTS: head_parts(n); break;
     case JOIN_HEADS: join_heads(n); break;
     case WIDEN: widen_pages(n); break;
+    case FP8: linear_fp8(n); break;
+    case FP8_GATED: linear_fp8_gated(n); break;
+    case STREAM: linear_stream(n); break;
+    case STREAM_GATED: linear_stream_gated(n); break;
   }
 }

@@ -54,10 +54,10 @@ const compile = findCompiler();
 if (compile === null) process.stderr.write('skipped: compiling the CUDA kernels needs NVRTC or nvcc; neither was found\n');
 
 describe.skipIf(compile === null)('compile for every chip and type', () => {
-  const hopperOnly = (file: string): boolean => file.endsWith('_hopper.cu');
+  const hopperOnly = (file: string): boolean => file.endsWith('_hopper.cu') || file === 'linear_fp8.cu';
   test.each(kernelFiles().flatMap((file) => [
     ...(hopperOnly(file) ? [] : [[file, ['-DHEAD_DIM=16'], 'sm_80']]), [file, ['-DHEAD_DIM=128', '-DELEMENT_FP16=1'], 'sm_90a'],
-  ] as [string, string[], string][]).concat([['linear_few.cu', ['-DWEIGHT_FP8=1', '-DINPUT_TILES=2'], 'sm_90a'], ...['rope_write.cu', 'attend.cu', 'turn_pages.cu', 'widen_pages.cu'].flatMap((file): [string, string[], string][] => [
+  ] as [string, string[], string][]).concat([...['linear_few.cu', 'linear_stream.cu'].flatMap((file): [string, string[], string][] => [[file, ['-DWEIGHT_FP8=1', '-DINPUT_TILES=2'], 'sm_90a'], [file, ['-DELEMENT_FP16=1', '-DWEIGHT_FP8=1', '-DFP8_CONVERT=1'], 'sm_90a'], [file, ['-DWEIGHT_FP8=1'], 'sm_80']]), ['linear_fp8.cu', ['-DELEMENT_FP16=1', '-DROWS=32'], 'sm_90a'], ...['rope_write.cu', 'attend.cu', 'attend_token.cu', 'turn_pages.cu', 'widen_pages.cu'].flatMap((file): [string, string[], string][] => [
     [file, ['-DHEAD_DIM=96', '-DKV_INT8=1'], 'sm_80'], [file, ['-DHEAD_DIM=128', '-DELEMENT_FP16=1', '-DKV_FP8=1'], 'sm_90a'],
   ])]))('%s with %j for %s', (file, options, architecture) => {
     compile!(file, options, architecture);
