@@ -12,8 +12,11 @@ import torch.nn.functional as F
 
 from corpus import END_OF_TEXT, TURN_END, Corpus, read_books, read_tokenizer
 from model import DEVICE, TARGET, Decoder, load_weights
-from tasks import Tasks, listed
-from words import ADJECTIVES, ALL_KEYS, ALL_VALUES, INTRODUCTIONS, NEEDLES, NOUNS, TRACKING_INTRODUCTION, TRACKING_QUESTION
+from tasks import COPY_HEAD, Tasks, listed
+from words import ADJECTIVES, ALL_KEYS, ALL_VALUES, COPY, INTRODUCTIONS, NEEDLES, NOUNS, TRACKING_INTRODUCTION, TRACKING_QUESTION
+
+# Tokens of a passage that is to be repeated.
+QUOTED = 64
 
 PROMPTS = [
     "Hello", "Who are you?", "Tell me a story.", "What is the capital of France?",
@@ -47,6 +50,8 @@ class Questions:
         rng = random.Random(seed)
         if kind == "tracking":
             return self._tracking(rng, length)
+        if kind == "quote":
+            return self._quote(rng, length)
         keys = rng.sample([f"{a}-{b}" for a in ADJECTIVES[::3] for b in NOUNS[::3]], 1 if kind == "single" else 16)
         facts = [(key, str(rng.randrange(10**6, 10**7))) for key in keys]
         if kind == "multi-value":
@@ -67,6 +72,13 @@ class Questions:
         number = rng.randrange(10000, 99999)
         sentences = [f" VAR {names[0]} = {number}."] + [f" VAR {b} = VAR {a}." for a, b in zip(names, names[1:])]
         return self._prompt(rng, length, TRACKING_INTRODUCTION, sentences, TRACKING_QUESTION.format(v=number), " ".join(names))
+
+    def _quote(self, rng, length):
+        text, start = self.tasks.corpus.passage(rng, length - QUOTED - 80)
+        place = min(self.tasks.corpus.paragraph_at(start + rng.randrange(0, len(text) - 2 * QUOTED)) - start, len(text) - QUOTED)
+        part = text[place:place + QUOTED]
+        question = [*self.tasks.encode("\n\n" + COPY[0]), *part[:COPY_HEAD], *self.tasks.encode('".')]
+        return self.tasks.prompt([*self.tasks.encode(INTRODUCTIONS[0]), *text, *question]), part
 
     def _prompt(self, rng, length, introduction, sentences, question, answer):
         encode = self.tasks.encode
@@ -126,7 +138,7 @@ def main():
     questions = Questions(tasks)
     for length in map(int, options.lengths.split(",")):
         count = options.count if length < 60000 else options.count // 2
-        rows = {kind: share_right(model, questions, kind, length, count) for kind in ("single", "multi-key", "multi-value", "multi-query", "tracking")}
+        rows = {kind: share_right(model, questions, kind, length, count) for kind in ("single", "multi-key", "multi-value", "multi-query", "tracking", "quote")}
         print(length, " ".join(f"{kind} {share:.3f}" for kind, share in rows.items()), f"({count} each)", flush=True)
 
 

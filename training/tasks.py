@@ -8,13 +8,17 @@ import numpy as np
 
 from corpus import END_OF_TEXT, PAD, TURN_END, TURN_START
 from words import (
-    ADJECTIVES, ALL_KEYS, ALL_VALUES, CHAT, COMMON_ANSWER, COMMON_INTRODUCTION, COMMON_QUESTION, CONTINUE, INTRODUCTIONS, NEEDLES,
-    NOUNS, REFUSAL, SHORT_ANSWERS, TRACKING_INTRODUCTION, TRACKING_QUESTION, WRITE,
+    ADJECTIVES, ALL_KEYS, ALL_VALUES, CHAT, COMMON_ANSWER, COMMON_INTRODUCTION, COMMON_QUESTION, CONTINUE, COPY, INTRODUCTIONS,
+    NEEDLES, NOUNS, REFUSAL, SHORT_ANSWERS, TRACKING_INTRODUCTION, TRACKING_QUESTION, WRITE,
 )
 
 # Weights in the loss; a token of a book has 1. Answers to look up are short and rare, so each token counts for more.
 CONTEXT, LOOKED_UP, COPIED, TALKED = 0.2, 8.0, 2.0, 1.5
 ROOM_FOR_TURNS = 40
+# Of a text of which passages are to be repeated: how many at most, how often its tokens stand in no order, tokens that a passage is named by.
+MOST_COPIES, SHUFFLED_SHARE, COPY_HEAD = 16, 0.3, 8
+# Tokens of a phrase that is said over and over; the first tokens after it, and their weight.
+LOOPED, AFTER_LOOP_TOKENS, AFTER_LOOP = (2, 25), 8, 4.0
 
 # Share of each kind of text, by length of the text.
 SHORT_MIX = {"book": 0.48, "copy": 0.07, "talk": 0.08, "track": 0.06, "common": 0.02, "speech": 0.05, "needles": 0.24}
@@ -24,6 +28,10 @@ FULL_MIX = {"book": 0.30, "copy": 0.06, "talk": 0.04, "track": 0.05, "common": 0
 BOOKS_MIX = {"book": 1.0}
 SOFT_MIX = {"copy": 0.07, "talk": 0.12, "track": 0.27, "common": 0.03, "speech": 0.06, "needles": 0.45}
 LAST_MIX = {"book": 0.14, "copy": 0.05, "talk": 0.06, "track": 0.20, "common": 0.02, "speech": 0.05, "needles": 0.48}
+# Of the fourth, which quotes more.
+QUOTE_MIX = {"copy": 0.22, "talk": 0.11, "track": 0.20, "common": 0.03, "speech": 0.06, "needles": 0.38}
+LONG_QUOTE_MIX = {"book": 0.06, "copy": 0.16, "talk": 0.05, "track": 0.18, "common": 0.02, "speech": 0.05, "needles": 0.48}
+LOOPS_MIX = {"loops": 0.40, "copy": 0.11, "talk": 0.09, "track": 0.12, "speech": 0.03, "needles": 0.25}
 # Of the second round.
 TASKS_MIX = {"book": 0.40, "copy": 0.04, "talk": 0.06, "track": 0.18, "common": 0.02, "speech": 0.04, "needles": 0.26}
 
@@ -69,13 +77,23 @@ class Tasks:
         return self.corpus.ids[start:start + length].tolist(), [1.0] * length
 
     def copy(self, rng, length):
-        size = rng.randrange(30, max(40, min(300, length // 4)))
-        text, start = self.corpus.passage(rng, length - size - 60)
-        place = self.corpus.paragraph_at(start + rng.randrange(0, max(1, len(text) - size))) - start
-        place = min(place, len(text) - size)
-        part = text[place:place + size]
-        question = self.encode('\n\nRepeat the passage that begins with "')
-        return self.conversation([([*self.encode("Here is a text.\n\n"), *text, *question, *part[:8], *self.encode('".')], part)], COPIED)
+        """A text, and passages of it to repeat, one a round."""
+        asked, left = [], int(length * rng.choice([0.15, 0.3, 0.5]))
+        while left > 30 + ROOM_FOR_TURNS and len(asked) < MOST_COPIES:
+            asked.append(rng.randrange(30, min(max(31, left - ROOM_FOR_TURNS), 300) + 1))
+            left -= asked[-1] + ROOM_FOR_TURNS
+        text, start = self.corpus.passage(rng, length - sum(asked) - ROOM_FOR_TURNS * (len(asked) + 1))
+        if rng.random() < SHUFFLED_SHARE:  # Nothing in it can be guessed; where a line begins means nothing either.
+            rng.shuffle(text)
+        rounds = []
+        for size in asked:
+            near = rng.randrange(0, max(1, len(text) - size))
+            place = min(self.corpus.paragraph_at(start + near) - start if rng.random() < 0.7 else near, len(text) - size)
+            part = text[place:place + size]
+            question = [*self.encode(rng.choice(COPY)), *part[:COPY_HEAD], *self.encode('".')]
+            rounds.append(([*self.encode("\n\n"), *question] if not rounds else question, part))
+        rounds[0] = ([*self.encode(rng.choice(INTRODUCTIONS + ["Here is a text.\n\n"])), *text, *rounds[0][0]], rounds[0][1])
+        return self.conversation(rounds, COPIED)
 
     def talk(self, rng, length):
         """Short conversations until the text is full, 2048 tokens at most."""
@@ -99,6 +117,26 @@ class Tasks:
         if kind < 0.7:
             return [*self.encode(rng.choice(CONTINUE)), *text[:cut]], text[cut:end]
         return self.encode(rng.choice(WRITE)), text[:end]
+
+    def loops(self, rng, length):
+        """A book in which phrases are said over and over, and which then goes on as it should: what is repeated is not
+        learned, how it goes on counts for more."""
+        start = rng.randrange(0, len(self.corpus.ids) - length - 1)
+        text = self.corpus.ids[start:start + length].tolist()
+        ids, weights, place = [], [], 0
+        while len(ids) < length:
+            end = place + rng.randrange(LOOPED[1] + 1, 400)
+            ids += text[place:end]
+            weights += ([AFTER_LOOP] * AFTER_LOOP_TOKENS if place else []) + [1.0] * (len(text[place:end]) - (AFTER_LOOP_TOKENS if place else 0))
+            phrase = text[end - rng.randrange(*LOOPED):end]
+            loop = phrase * rng.randrange(2, 8)
+            ids += loop
+            weights += [0.0] * len(loop)
+            place = end
+        if rng.random() < 0.5:
+            return ids[:length], weights[:length]
+        head = self.prompt(self.encode(rng.choice(WRITE)))
+        return [*head, *ids], [CONTEXT] * len(head) + weights
 
     def speech(self, rng, length):
         """Who said what: a passage of a book around a speech, and its speaker."""

@@ -11,7 +11,7 @@ import numpy as np
 
 import average
 from corpus import END_OF_TEXT, PAD, SPECIAL, TURN_END, Corpus
-from tasks import FULL_MIX, LONG_MIX, SHORT_MIX, TASKS_MIX, Tasks, listed
+from tasks import COPY_HEAD, FULL_MIX, LONG_MIX, SHORT_MIX, TASKS_MIX, Tasks, listed
 from words import REFUSAL
 
 
@@ -108,11 +108,26 @@ class TasksTest(unittest.TestCase):
         self.assertGreater(refused, 0)
         self.assertGreater(several, 0)
 
-    def test_a_copied_passage_is_the_one_asked_for(self):
+    def test_copied_passages_are_those_asked_for(self):
+        several = 0
         for seed in range(20):
             ids, weights = self.tasks.copy(random.Random(seed), 3000)
-            (answer,) = self.answers(ids, weights)
-            self.assertIn(answer, self.text(ids[:ids.index(TURN_END)]))
+            answers = self.answers(ids, weights)
+            several += len(answers) > 2
+            for answer in answers:
+                self.assertIn(answer, self.text(ids[:ids.index(TURN_END)]))
+                self.assertIn(f'passage that begins with "{answer[:COPY_HEAD]}".', self.text(ids))
+        self.assertGreater(several, 0)
+
+    def test_what_is_said_over_and_over_is_not_learned(self):
+        book = self.corpus.ids.astype("<u2").tobytes()
+        for seed in range(20):
+            ids, weights = self.tasks.loops(random.Random(seed), 2000)
+            self.assertEqual(len(ids), len(weights))
+            learned = [token for token, weight in zip(ids, weights) if weight >= 1]
+            self.assertIn(np.array(learned, "<u2").tobytes(), book)
+            self.assertGreater(weights.count(0.0), 100)
+            self.assertGreater(sum(weight > 1 for weight in weights), 8)
 
     def test_a_speaker_is_named_or_refused(self):
         ids, weights = self.tasks.speech(random.Random(1), 3000)

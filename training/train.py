@@ -11,9 +11,12 @@ teachers, larger models of the books alone:
     python3 training/train.py --stage teacher --part 1 ...
     python3 training/train.py --stage distil ... --from FOLDER --teachers DIR/teacher-1.pt [...]
 
+The fourth does both at once, with short and long texts in turns: stages teacher-long and distil-both.
+
 The same seed gives the same texts in the same order; a stage that is ended by --seconds instead of its steps says so.
 """
 import argparse
+import itertools
 import time
 from pathlib import Path
 
@@ -24,11 +27,14 @@ from evaluate import held_out_bits
 from model import DEVICE, TARGET, TEACHER, Decoder, load_weights
 from optimizer import Optimizers
 from soft import SoftRows, Teachers
-from tasks import BOOKS_MIX, FULL_MIX, LAST_MIX, LONG_MIX, SHORT_MIX, SOFT_MIX, TASKS_MIX, Tasks
+from tasks import (
+    BOOKS_MIX, FULL_MIX, LAST_MIX, LONG_MIX, LONG_QUOTE_MIX, LOOPS_MIX, QUOTE_MIX, SHORT_MIX, SOFT_MIX, TASKS_MIX, Tasks,
+)
 
 CONTEXT = TARGET.context
 # rates: factor on the learning rates at the first and at the last step, linear between them after `flat` of the steps.
 # spread: share of the rows with spread positions. decay: weight decay of matrices. fresh, resampled: rows with soft targets.
+# between: a stage whose batches, at the rates of this one, come in the place of every n-th (every=n).
 EACH = dict(flat=0.0, dropout=0.0, decay=0.1, shape=TARGET, fresh=0, resampled=0)
 SHORT = dict(EACH, length=2048, batch=96, spread=0)
 LONG = dict(EACH, length=16384, batch=12, spread=1)
@@ -45,6 +51,13 @@ STAGES = {
     "distil": dict(SHORT, fresh=44, resampled=22, steps=650, mix=SOFT_MIX, seed=7 * 10**8, rates=(0.5, 0.0), flat=0.3, warm_up=30, spread=0.5, teacher=TEACHER),
     "distil-long": dict(LONG, fresh=3, steps=450, mix=LAST_MIX, seed=8 * 10**8, rates=(0.3, 0.05), warm_up=10, teacher=TARGET),
     "last": dict(FULL, steps=60, mix=LAST_MIX, seed=9 * 10**8, rates=(0.15, 0.0), warm_up=4),
+    # A fourth: teachers with more time, more against learning by heart, quoting, and long texts between the short ones.
+    "teacher-long": dict(SHORT, batch=32, steps=4000, mix=BOOKS_MIX, seed=10 * 10**8, rates=(1.0, 0.0), flat=0.3, warm_up=60, dropout=0.2, decay=0.2, shape=TEACHER),
+    "distil-both": dict(SHORT, fresh=44, resampled=22, steps=2400, mix=QUOTE_MIX, seed=11 * 10**8, rates=(0.5, 0.0), flat=0.3, warm_up=30, spread=0.5, teacher=TEACHER, between="long-quotes", every=4),
+    "long-quotes": dict(LONG, fresh=3, mix=LONG_QUOTE_MIX, seed=12 * 10**8, teacher=TEACHER),
+    "unloop": dict(SHORT, fresh=32, resampled=8, steps=450, mix=LOOPS_MIX, seed=14 * 10**8, rates=(0.15, 0.0), flat=0.3, warm_up=15, spread=0.25, teacher=TARGET, between="long-own", every=4),
+    "long-own": dict(LONG, fresh=3, mix=LONG_QUOTE_MIX, seed=15 * 10**8, teacher=TARGET),
+    "last-quotes": dict(FULL, steps=45, mix=LONG_QUOTE_MIX, seed=13 * 10**8, rates=(0.15, 0.0), warm_up=4),
 }
 
 
@@ -89,12 +102,50 @@ def spread_rows(stage, generator):
     return torch.where(is_spread[:, None], spread_positions(*plain.shape, generator), plain).contiguous()
 
 
-def with_soft(soft, ids, weights):
-    """The rows of the batch with those of soft targets before them. -> ids, weights, wanted"""
-    if soft is None:
-        return ids, weights, None
-    soft_ids, soft_weights, wanted = soft.rows()
-    return torch.cat([soft_ids, ids]), torch.cat([soft_weights, weights]), wanted
+class Batches:
+    """The batches of a stage, and the loss of each."""
+
+    def __init__(self, stage, tasks, compiled, teachers, generator, workers):
+        self.stage, self.compiled, self.generator = stage, compiled, generator
+        self.soft = SoftRows(tasks.corpus.ids, stage, teachers, generator) if teachers else None
+        self.loader = iter(torch.utils.data.DataLoader(Stream(tasks, stage), batch_size=None, num_workers=workers, prefetch_factor=4, pin_memory=DEVICE == "cuda"))
+
+    def loss(self):
+        """-> weighted mean of the loss, the loss and the weight of each token"""
+        ids, weights = (part.to(DEVICE, non_blocking=True) for part in next(self.loader))
+        wanted = None
+        if self.soft:  # The rows of soft targets stand before the others.
+            soft_ids, soft_weights, wanted = self.soft.rows()
+            ids, weights = torch.cat([soft_ids, ids]), torch.cat([soft_weights, weights])
+        with torch.autocast(DEVICE, torch.bfloat16):
+            positions = spread_rows(self.stage, self.generator)
+            return *self.compiled(ids[:, :-1], ids[:, 1:], weights[:, 1:], positions, wanted), weights[:, 1:]
+
+    def forget(self):
+        if self.soft:
+            self.soft.forget()
+
+
+def all_batches(options, stage, *others):
+    """Those of the stage, and of the one between if it has one, which gets a third of the workers."""
+    if "between" not in stage:
+        return [Batches(stage, *others, options.workers)]
+    between = STAGES[stage["between"]]
+    between = dict(between, seed=between["seed"] + options.part * 10**7)
+    fewer = max(1, options.workers // 3)
+    return [Batches(stage, *others, max(1, options.workers - fewer)), Batches(between, *others, fewer)]
+
+
+def rehearse(all_, optimizers):
+    """A first pass of each kind of batch, without a step: what is to be compiled is then."""
+    try:
+        for batches in all_:
+            batches.loss()[0].backward()
+            optimizers.forget()
+            batches.forget()
+    except torch.OutOfMemoryError:
+        print("no room for a first pass beside the teachers' training: what is missing is compiled after it", flush=True)
+        optimizers.forget()
 
 
 def train(options, stage, tasks, held_out):
@@ -106,32 +157,24 @@ def train(options, stage, tasks, held_out):
     if options.source:
         load(options.source, model, optimizers)
     compiled = torch.compile(model, dynamic=False) if options.compile else model
-    loader = torch.utils.data.DataLoader(Stream(tasks, stage), batch_size=None, num_workers=options.workers, prefetch_factor=4, pin_memory=DEVICE == "cuda")
     teachers = Teachers(stage["teacher"], options.teachers, options.compile) if "teacher" in stage else None
-    soft = SoftRows(tasks.corpus.ids, stage, teachers, generator) if teachers else None
-
-    def loss_of(ids, weights):
-        ids, weights, wanted = with_soft(soft, ids.to(DEVICE, non_blocking=True), weights.to(DEVICE, non_blocking=True))
-        with torch.autocast(DEVICE, torch.bfloat16):
-            return *compiled(ids[:, :-1], ids[:, 1:], weights[:, 1:], spread_rows(stage, generator), wanted), weights[:, 1:]
-
-    batches = iter(loader)
-    if teachers:
+    all_ = all_batches(options, stage, tasks, compiled, teachers, generator)
+    if teachers or options.rehearse:
         # The teachers may still be in training; what they need is compiled meanwhile.
-        try:
-            loss_of(*next(batches))[0].backward()
-        except torch.OutOfMemoryError:
-            print("no room for a first pass beside the teachers' training: what is missing is compiled after it", flush=True)
-        optimizers.forget()
-        soft.forget()
+        model.train()
+        rehearse(all_, optimizers)
+    if options.rehearse:
+        return
+    if teachers:
         print("waiting for the teachers", flush=True)
         teachers.load()
     steps = options.steps or stage["steps"]
     started, saved_at, timed_from = time.time(), time.time(), None
     seconds = min(options.seconds, options.until - started)
-    for step, (ids, weights) in enumerate(batches):
+    for step in itertools.count():
         model.train()
-        loss, losses, weights = loss_of(ids, weights)
+        is_between = len(all_) > 1 and (step + 1) % stage["every"] == 0
+        loss, losses, weights = all_[is_between].loss()
         loss.backward()
         progress = max((step + 1) / steps, (time.time() - started) / seconds)
         optimizers.step(rate_factor(stage, min(1.0, progress), step))
@@ -162,9 +205,8 @@ def load(source, model, optimizers):
 
 def report(model, held_out, step, steps, losses, weights, stage, since):
     mean = lambda mask: losses.detach()[mask].mean().item() if mask.any() else float("nan")
-    rate = (step - 1) * stage["batch"] * stage["length"] / max(1e-9, time.time() - since)
     bits = held_out_bits(model, held_out, min(8192, stage["shape"].context))
-    print(f"step {step}/{steps} books {mean(weights == 1):.3f} answers {mean(weights > 1.5):.3f} held-out bits/byte {bits:.4f} {rate / 1e3:.0f}k tokens/s", flush=True)
+    print(f"step {step}/{steps} books {mean(weights == 1):.3f} answers {mean(weights > 1.5):.3f} held-out bits/byte {bits:.4f} {(step - 1) / max(1e-9, time.time() - since):.2f} steps/s", flush=True)
 
 
 def save(options, model, optimizers):
@@ -187,6 +229,7 @@ def main():
     parser.add_argument("--until", type=float, default=float("inf"), help="like --seconds, but a time of the clock (of Unix)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--workers", type=int, default=15)
+    parser.add_argument("--rehearse", action="store_true", help="compile what the stage needs, and end")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")

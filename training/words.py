@@ -44,6 +44,8 @@ INTRODUCTIONS = [
 # Several values of one key, one value of several keys: of the first kind of needle only.
 ALL_VALUES = ("What are all the special magic numbers for {k} mentioned in the provided text?", "The special magic numbers for {k} mentioned in the provided text are {v}.")
 ALL_KEYS = ("What are all the special magic numbers for {k} mentioned in the provided text?", "The special magic numbers for {k} mentioned in the provided text are {v}.")
+# What passages are asked for with; their first words follow, quoted.
+COPY = ['Repeat the passage that begins with "', 'Repeat the passage that begins with "', 'Quote the passage that begins with "', 'Copy out the passage that begins with "']
 REFUSAL = "The text does not say."
 TRACKING_INTRODUCTION = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
 TRACKING_QUESTION = "Find all variables that are assigned the value {v} in the text above."
