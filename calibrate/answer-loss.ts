@@ -1,7 +1,7 @@
 /**
  * What it does to right answers when some KV heads stream: the negative log likelihood of them from what had to be looked up on,
  * with those heads reading sinks and a window, in prefill too, and all others everything. Knows no search. Called by
- * choose-heads.ts through measure.ts.
+ * measure.ts.
  */
 import type { Engine } from '../engine/engine.ts';
 import { scoreToken } from '../engine/logprobs.ts';

@@ -126,8 +126,9 @@ class Tasks:
         ids, weights, place = [], [], 0
         while len(ids) < length:
             end = place + rng.randrange(LOOPED[1] + 1, 400)
-            ids += text[place:end]
-            weights += ([AFTER_LOOP] * AFTER_LOOP_TOKENS if place else []) + [1.0] * (len(text[place:end]) - (AFTER_LOOP_TOKENS if place else 0))
+            part, heavy = text[place:end], AFTER_LOOP_TOKENS if place else 0
+            ids += part
+            weights += [AFTER_LOOP] * heavy + [1.0] * (len(part) - heavy)
             phrase = text[end - rng.randrange(*LOOPED):end]
             loop = phrase * rng.randrange(2, 8)
             ids += loop

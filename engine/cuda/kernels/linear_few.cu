@@ -1,20 +1,8 @@
 // x W^T for a few rows of x (decode), as fast as W comes from memory. A block has 16 outputs; its warps share the input
 // channels, the tensor cores multiply 16 rows of W with 8 rows of x. W is read once, past the first-level cache, and before the kernel
 // ahead has ended. Weights in 16 bits, or fp8 (E4M3) with a scale for each output. Contract: CONTRACT.md.
-#include "few-weights.cuh"
+#include "few-tile.cuh"
 
-#define THREADS 256
-#define WARPS (THREADS / WARP)
-#define OUTPUTS 16
-#ifndef INPUT_TILES
-#define INPUT_TILES 1
-#endif
-#define ROWS (8 * INPUT_TILES)
-
-// Channels of the four lanes that stand beside each other.
-#define BLOCK (4 * TAKE)
-// 16-byte accesses of a batch, for each of a lane's two rows.
-#define AHEAD 4
 // Two batches in turn, with the rows of x that belong to them, where the registers allow it; else one batch at a time
 // and more blocks on a multiprocessor. Measured: each is the faster one for its kind of weights.
 #if INPUT_TILES == 1 && !defined(WEIGHT_FP8)
@@ -131,13 +119,6 @@ __device__ __forceinline__ void multiplyRows(float* shared, const element* x, co
     for (int i = 0; i < 4; i++) own[(g + i / 2 * 8) * ROWS + tile * 8 + 2 * t + i % 2] = sums[tile][i];
   }
   __syncthreads();
-}
-
-__device__ __forceinline__ float sumOverWarps(const float* shared, int output, int row) {
-  float sum = 0;
-#pragma unroll
-  for (int warp = 0; warp < WARPS; warp++) sum += shared[(warp * OUTPUTS + output) * ROWS + row];
-  return sum * OUTPUT_FACTOR;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)

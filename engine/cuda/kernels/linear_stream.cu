@@ -2,19 +2,10 @@
 // next two steps always under way, before the kernel ahead has ended as well. x lies in shared memory; it may be the
 // residual, normed by each block for itself, and the result may be added to the residual: a layer then needs no kernel for
 // its norms. Weights in 16 bits, or fp8 (E4M3) with a scale for each output. Contract: CONTRACT.md.
-#include "few-weights.cuh"
+#include "few-tile.cuh"
 
-#define THREADS 256
-#define WARPS (THREADS / WARP)
-#define OUTPUTS 16
-#ifndef INPUT_TILES
-#define INPUT_TILES 1
-#endif
-#define ROWS (8 * INPUT_TILES)
 #define RESIDENT 2
-// Channels of the four lanes that stand beside each other; such blocks in a batch, and in the batches of all warps.
-#define BLOCK (4 * TAKE)
-#define AHEAD 4
+// Blocks of channels in the batches of all warps.
 #define STEP (WARPS * AHEAD)
 // Rows of x in shared memory begin in different banks, so that the lanes that read at once do not collide.
 #ifdef WEIGHT_FP8
@@ -115,13 +106,6 @@ __device__ __forceinline__ void stageRows(element* to, const void* x, const elem
   endCopies();
   awaitCopies<0>();
   __syncthreads();
-}
-
-__device__ __forceinline__ float sumOverWarps(const float* sums, int output, int row) {
-  float sum = 0;
-#pragma unroll
-  for (int warp = 0; warp < WARPS; warp++) sum += sums[(warp * OUTPUTS + output) * ROWS + row];
-  return sum * OUTPUT_FACTOR;
 }
 
 __device__ __forceinline__ float scaleOf(const float* scales, int output, float scale) { return scales == nullptr ? scale : scale * scales[output]; }
