@@ -124,17 +124,20 @@ class Decoder(nn.Module):
         return F.linear(hidden, self.embed_tokens.weight)
 
     def probabilities(self, ids):
-        """What comes next, [batch, tokens, VOCAB] bfloat16."""
-        return torch.softmax(self.logits(self.hidden(ids)).float(), -1).bfloat16()
+        """What comes next, [batch, tokens, VOCAB] float32."""
+        return torch.softmax(self.logits(self.hidden(ids)).float(), -1)
 
-    def forward(self, ids, targets, weights, positions, wanted=None):
-        """Weighted mean of the loss, and the loss of each token. All [batch, tokens]; wanted: the distributions that the
-        first rows are to have instead of their targets, [rows, tokens, VOCAB]."""
-        logits = self.logits(self.hidden(ids, positions))
-        soft = 0 if wanted is None else len(wanted)
-        losses = F.cross_entropy(logits[soft:].float().reshape(-1, VOCAB), targets[soft:].reshape(-1), reduction="none").view_as(weights[soft:])
-        if soft:
-            losses = torch.cat([-(wanted * torch.log_softmax(logits[:soft].float(), -1)).sum(-1), losses])
+    def forward(self, ids, targets, weights, positions, samples=None, hard=None):
+        """Weighted mean of the loss, and the loss of each token. All [batch, tokens]. Of the first rows the aim is the
+        target by the share `hard` alone, [rows, 1], by the rest tokens that stand for a distribution,
+        [rows, tokens, count]."""
+        logits = self.logits(self.hidden(ids, positions)).float()
+        total = logits.logsumexp(-1)
+        losses = total - logits.gather(-1, targets[..., None])[..., 0]
+        if samples is not None:
+            soft = len(samples)
+            expected = total[:soft] - logits[:soft].gather(-1, samples.long()).mean(-1)
+            losses = torch.cat([hard * losses[:soft] + (1 - hard) * expected, losses[soft:]])
         return (losses * weights).sum() / weights.sum().clamp(min=1), losses
 
 
@@ -168,12 +171,20 @@ def parted(tensors, pieces):
     return [sorted(part) for part in parts]
 
 
+def shape_of(source):
+    """The shape of what load_weights would read, by its width."""
+    return next(shape for shape in (TARGET, TEACHER, DRAFTER) if shape.hidden == read_weights(source)["norm.weight"].shape[0])
+
+
 def load_weights(model, source):
     """From a checkpoint of training, or from a folder that save_checkpoint wrote in one piece."""
-    if Path(source).is_dir():
-        from safetensors.torch import load_file
+    model.load_state_dict(read_weights(source))
 
-        tensors = load_file(Path(source) / "model.safetensors")
-        model.load_state_dict({name.removeprefix("model."): tensor.float() for name, tensor in tensors.items()})
-    else:
-        model.load_state_dict(torch.load(source, map_location="cpu", weights_only=False)["model"])
+
+def read_weights(source):
+    """-> weights by name, float32"""
+    if not Path(source).is_dir():
+        return torch.load(source, map_location="cpu", weights_only=False)["model"]
+    from safetensors.torch import load_file
+
+    return {name.removeprefix("model."): tensor.float() for name, tensor in load_file(Path(source) / "model.safetensors").items()}

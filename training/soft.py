@@ -1,72 +1,109 @@
-"""Soft targets: rows of books with what teachers expect after each token, instead of the one token that follows. Some of
-the rows are not as they stand in the book: tokens of them were drawn anew from the teachers' expectation, so that the
-target learns from more texts than there are. Knows no stage. Called by train.py."""
+"""Soft targets: what teachers expect after each token of the books, reckoned once and read by every step after. A
+distribution is kept as tokens drawn from it, whose mean cross entropy is that of the distribution but for chance (Anshumann
+et al., 2025, "Sparse logit sampling"). Beside the books as they stand there are the books with some tokens drawn anew from
+the expectation, so that the target learns from more texts than there are. Knows no stage. Called by expect.py and train.py."""
 import time
 from pathlib import Path
 
 import torch
 
-from model import DEVICE, Decoder, load_weights
+from corpus import VOCAB
+from model import DEVICE, Decoder, load_weights, shape_of
 
-# The teachers read windows; the first tokens of one that is not the text's first lack what stands before them.
-WINDOW, UNSEEN = 2048, 128
-# A row has up to this share of its tokens drawn anew.
+# Tokens that stand for a distribution.
+SAMPLES = 64
+# Teachers read windows; of each but the first of a text, the first tokens lack what stands before them and do not count.
+WINDOW, UNSEEN = 2048, 256
+ROWS = 32
+# A stretch of WINDOW tokens has up to this share of them drawn anew.
 MOST_DRAWN = 0.2
 
 
 class Teachers:
     """The mean of several models' distributions."""
 
-    def __init__(self, shape, sources, compile_them):
-        """sources: checkpoints or folders; load() waits for those that are not there yet."""
-        self.sources = [Path(source) for source in sources]
-        self.models = [Decoder(shape).to(DEVICE).eval() for _ in self.sources]
+    def __init__(self, sources, shares, compile_them):
+        """sources: checkpoints or folders, which are waited for; shares: one for each, 1 in all."""
+        self.shares = shares
+        self.models = []
+        for source in map(Path, sources):
+            while not source.exists():
+                time.sleep(0.5)
+            self.models.append(Decoder(shape_of(source)).to(DEVICE).eval())
+            load_weights(self.models[-1], source)
         expect = Decoder.probabilities
         self.expect = torch.compile(expect, dynamic=False) if compile_them else expect
 
-    def load(self):
-        for model, source in zip(self.models, self.sources):
-            while not source.exists():
-                time.sleep(0.5)
-            load_weights(model, source)
-
     @torch.no_grad()
     def __call__(self, ids):
-        """[rows, tokens] -> [rows, tokens, VOCAB] bfloat16"""
-        windows = ids.reshape(-1, min(WINDOW, ids.shape[1]))
+        """[rows, WINDOW] -> [rows, WINDOW, VOCAB] float32"""
         with torch.autocast(DEVICE, torch.bfloat16):
-            expected = sum(self.expect(model, windows) / len(self.models) for model in self.models)
-        return expected.view(*ids.shape, -1)
+            return sum(self.expect(model, ids) * share for model, share in zip(self.models, self.shares))
+
+
+def drawn_from(expected, generator):
+    """SAMPLES tokens of each distribution, one from each of as many equal parts of it, so that likely tokens come as often
+    as they should. [..., VOCAB] -> [..., SAMPLES] int16"""
+    heights = expected.cumsum(-1)
+    parts = torch.arange(SAMPLES, device=DEVICE) + torch.rand(*expected.shape[:-1], SAMPLES, device=DEVICE, generator=generator)
+    return torch.searchsorted(heights, parts / SAMPLES * heights[..., -1:]).clamp(max=VOCAB - 1).short()
+
+
+def expected_after(ids, teachers, first, generator):
+    """Tokens drawn from what teachers expect after each token. first: where the second window begins, 1 to
+    WINDOW - UNSEEN. [n] int16 -> [n, SAMPLES] int16"""
+    out = torch.zeros(len(ids), SAMPLES, device=DEVICE, dtype=torch.int16)
+    last = len(ids) - WINDOW
+    starts = [0, *range(first, last, WINDOW - UNSEEN), last]
+    starts += starts[-1:] * (-len(starts) % ROWS)  # Full batches, so that all have one shape.
+    offsets = torch.arange(WINDOW, device=DEVICE)
+    for begin in range(0, len(starts), ROWS):
+        places = torch.tensor(starts[begin:begin + ROWS], device=DEVICE)[:, None] + offsets
+        drawn = drawn_from(teachers(ids[places].long()), generator)
+        counts = (offsets >= UNSEEN) | (places[:, :1] == 0)
+        out[places[counts]] = drawn[counts]
+    return out
+
+
+def drawn_anew(ids, samples, generator):
+    """The text with some tokens replaced by ones of what was expected there. [n], [n, SAMPLES] -> [n]"""
+    draw = lambda size: torch.rand(size, device=DEVICE, generator=generator)
+    one = torch.randint(0, SAMPLES, (len(ids), 1), device=DEVICE, generator=generator)
+    stretch = torch.arange(len(ids), device=DEVICE) // WINDOW
+    shares = MOST_DRAWN * draw(int(stretch[-1]) + 1)
+    is_drawn = draw(len(ids)) < shares[stretch]
+    is_drawn[0] = False  # Nothing stands before it.
+    expected = samples.gather(1, one)[:, 0].roll(1)
+    return torch.where(is_drawn, expected, ids)
 
 
 class SoftRows:
-    def __init__(self, ids, stage, teachers, generator):
-        """ids: of all books, [n]. stage: length, and how many rows are `fresh` and how many `resampled` ones of the batch before."""
-        self.ids = torch.from_numpy(ids.astype("int32")).to(DEVICE)
-        self.length, self.fresh, self.resampled = stage["length"], stage["fresh"], stage["resampled"]
-        self.teachers, self.generator = teachers, generator
-        place = torch.arange(self.length + 1, device=DEVICE)
-        self.weights = ((place <= WINDOW) | ((place - 1) % WINDOW >= UNSEEN)).float().expand(self.fresh + self.resampled, -1)
-        self.forget()
+    def __init__(self, length, fresh, drawn, hard, generator):
+        """fresh: rows of the books as they stand, whose aim is by `hard` the token that follows; drawn: rows with tokens
+        drawn anew, whose aim is what is expected alone."""
+        self.length, self.generator = length, generator
+        self.is_drawn = torch.arange(fresh + drawn, device=DEVICE)[:, None] >= fresh  # [rows, 1]
+        self.hard = torch.where(self.is_drawn, 0.0, hard)
 
-    def forget(self):
-        self.next = self._from_books(self.resampled)
+    def load(self, sources):
+        """Files of expect.py, which are waited for."""
+        parts = []
+        for source in map(Path, sources):
+            while not source.exists():
+                time.sleep(0.5)
+            parts.append(torch.load(source, map_location=DEVICE))
+        self.ids = torch.stack([part["ids"] for part in parts])  # [parts, 2, n] int16: as they stand, drawn anew
+        self.samples = torch.stack([part["samples"] for part in parts])  # [parts, 2, n, SAMPLES] int16
+
+    def share(self, other):
+        """What another has read."""
+        self.ids, self.samples = other.ids, other.samples
 
     def rows(self):
-        """-> ids and weights [rows, length + 1], wanted [rows, length, VOCAB]"""
-        fresh = self._from_books(self.fresh)
-        ids = torch.cat([fresh, self.next])
-        wanted = self.teachers(ids[:, :-1])
-        if self.resampled:
-            self.next = self._drawn_anew(fresh[:self.resampled], wanted[:self.resampled])
-        return ids, self.weights, wanted
-
-    def _from_books(self, rows):
-        starts = torch.randint(0, len(self.ids) - self.length - 1, (rows, 1), device=DEVICE, generator=self.generator)
-        return self.ids[starts + torch.arange(self.length + 1, device=DEVICE)].long()
-
-    def _drawn_anew(self, ids, wanted):
-        draw = lambda *shape: torch.rand(*shape, device=DEVICE, generator=self.generator)
-        drawn = torch.multinomial(wanted.float().flatten(0, 1), 1, generator=self.generator).view(len(ids), -1)
-        is_drawn = draw(*drawn.shape) < MOST_DRAWN * draw(len(ids), 1)
-        return torch.cat([ids[:, :1], torch.where(is_drawn, drawn, ids[:, 1:])], 1)
+        """-> ids [rows, length + 1], samples [rows, length, SAMPLES], hard [rows, 1]"""
+        count = (len(self.is_drawn), 1)
+        part = torch.randint(0, len(self.ids), count, device=DEVICE, generator=self.generator)
+        starts = torch.randint(0, self.ids.shape[2] - self.length - 1, count, device=DEVICE, generator=self.generator)
+        places = starts + torch.arange(self.length + 1, device=DEVICE)
+        text = part, self.is_drawn.long()
+        return self.ids[*text, places].long(), self.samples[*text, places[:, :-1]], self.hard

@@ -24,14 +24,10 @@ LOOPED, AFTER_LOOP_TOKENS, AFTER_LOOP = (2, 25), 8, 4.0
 SHORT_MIX = {"book": 0.48, "copy": 0.07, "talk": 0.08, "track": 0.06, "common": 0.02, "speech": 0.05, "needles": 0.24}
 LONG_MIX = {"book": 0.36, "copy": 0.06, "talk": 0.05, "track": 0.07, "common": 0.03, "speech": 0.03, "needles": 0.40}
 FULL_MIX = {"book": 0.30, "copy": 0.06, "talk": 0.04, "track": 0.05, "common": 0.03, "speech": 0.02, "needles": 0.50}
-# Of the third: books come with soft targets, not from here.
+# Of stages with soft targets, where books come with those and not from here.
 BOOKS_MIX = {"book": 1.0}
-SOFT_MIX = {"copy": 0.07, "talk": 0.12, "track": 0.27, "common": 0.03, "speech": 0.06, "needles": 0.45}
-LAST_MIX = {"book": 0.14, "copy": 0.05, "talk": 0.06, "track": 0.20, "common": 0.02, "speech": 0.05, "needles": 0.48}
-# Of the fourth, which quotes more.
-QUOTE_MIX = {"copy": 0.22, "talk": 0.11, "track": 0.20, "common": 0.03, "speech": 0.06, "needles": 0.38}
-LONG_QUOTE_MIX = {"book": 0.06, "copy": 0.16, "talk": 0.05, "track": 0.18, "common": 0.02, "speech": 0.05, "needles": 0.48}
-LOOPS_MIX = {"loops": 0.40, "copy": 0.11, "talk": 0.09, "track": 0.12, "speech": 0.03, "needles": 0.25}
+ALL_MIX = {"copy": 0.20, "talk": 0.10, "track": 0.17, "common": 0.01, "speech": 0.05, "needles": 0.35, "loops": 0.12}
+LONG_ALL_MIX = {"book": 0.06, "copy": 0.16, "talk": 0.05, "track": 0.18, "common": 0.01, "speech": 0.05, "needles": 0.49}
 # Of the second round.
 TASKS_MIX = {"book": 0.40, "copy": 0.04, "talk": 0.06, "track": 0.18, "common": 0.02, "speech": 0.04, "needles": 0.26}
 

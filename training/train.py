@@ -5,13 +5,10 @@
     python3 training/train.py --stage full  ... --from DIR/long.pt
 
 short: 2,048 tokens. long: 16,384 tokens whose positions are spread over 131,072. full: 131,072 tokens.
-The stages short-tasks and long-tasks are a second round with more of what is asked about texts. The third learns books from
-teachers, larger models of the books alone:
+The stages short-tasks and long-tasks are a second round with more of what is asked about texts; teacher-taught trains a
+larger model of the books alone, and distil-all the target by such models: see README.md.
 
-    python3 training/train.py --stage teacher --part 1 ...
-    python3 training/train.py --stage distil ... --from FOLDER --teachers DIR/teacher-1.pt [...]
-
-The fourth does both at once, with short and long texts in turns: stages teacher-long and distil-both.
+    python3 training/train.py --stage distil-all ... --from FOLDER --soft DIR/soft-1.pt [...]
 
 The same seed gives the same texts in the same order; a stage that is ended by --seconds instead of its steps says so.
 """
@@ -26,16 +23,14 @@ from corpus import Corpus, read_books, read_tokenizer
 from evaluate import held_out_bits
 from model import DEVICE, TARGET, TEACHER, Decoder, load_weights
 from optimizer import Optimizers
-from soft import SoftRows, Teachers
-from tasks import (
-    BOOKS_MIX, FULL_MIX, LAST_MIX, LONG_MIX, LONG_QUOTE_MIX, LOOPS_MIX, QUOTE_MIX, SHORT_MIX, SOFT_MIX, TASKS_MIX, Tasks,
-)
+from soft import SoftRows
+from tasks import ALL_MIX, BOOKS_MIX, FULL_MIX, LONG_ALL_MIX, LONG_MIX, SHORT_MIX, TASKS_MIX, Tasks
 
 CONTEXT = TARGET.context
 # rates: factor on the learning rates at the first and at the last step, linear between them after `flat` of the steps.
-# spread: share of the rows with spread positions. decay: weight decay of matrices. fresh, resampled: rows with soft targets.
-# between: a stage whose batches, at the rates of this one, come in the place of every n-th (every=n).
-EACH = dict(flat=0.0, dropout=0.0, decay=0.1, shape=TARGET, fresh=0, resampled=0)
+# spread: share of the rows with spread positions. decay: weight decay of matrices. fresh, drawn, hard: rows with soft targets.
+# between: stages whose batches, at the rates of this one, come in the place of every n-th.
+EACH = dict(flat=0.0, dropout=0.0, decay=0.1, shape=TARGET, fresh=0, drawn=0, hard=0.0, between={})
 SHORT = dict(EACH, length=2048, batch=96, spread=0)
 LONG = dict(EACH, length=16384, batch=12, spread=1)
 FULL = dict(EACH, length=131072, batch=2, spread=0)
@@ -46,18 +41,11 @@ STAGES = {
     # A second round, for what the first leaves weak: variable tracking, several values, short texts with one needle.
     "short-tasks": dict(SHORT, steps=1450, mix=TASKS_MIX, seed=4 * 10**8, rates=(0.5, 0.25), warm_up=60, dropout=0.05),
     "long-tasks": dict(LONG, steps=390, mix=TASKS_MIX, seed=5 * 10**8, rates=(0.3, 0.0), warm_up=10),
-    # A third, by teachers: of the books the target sees what larger models expect there, of the tasks the answers.
-    "teacher": dict(SHORT, batch=32, steps=2400, mix=BOOKS_MIX, seed=6 * 10**8, rates=(1.0, 0.0), flat=0.3, warm_up=60, dropout=0.15, decay=0.15, shape=TEACHER),
-    "distil": dict(SHORT, fresh=44, resampled=22, steps=650, mix=SOFT_MIX, seed=7 * 10**8, rates=(0.5, 0.0), flat=0.3, warm_up=30, spread=0.5, teacher=TEACHER),
-    "distil-long": dict(LONG, fresh=3, steps=450, mix=LAST_MIX, seed=8 * 10**8, rates=(0.3, 0.05), warm_up=10, teacher=TARGET),
-    "last": dict(FULL, steps=60, mix=LAST_MIX, seed=9 * 10**8, rates=(0.15, 0.0), warm_up=4),
-    # A fourth: teachers with more time, more against learning by heart, quoting, and long texts between the short ones.
-    "teacher-long": dict(SHORT, batch=32, steps=4000, mix=BOOKS_MIX, seed=10 * 10**8, rates=(1.0, 0.0), flat=0.3, warm_up=60, dropout=0.2, decay=0.2, shape=TEACHER),
-    "distil-both": dict(SHORT, fresh=44, resampled=22, steps=2400, mix=QUOTE_MIX, seed=11 * 10**8, rates=(0.5, 0.0), flat=0.3, warm_up=30, spread=0.5, teacher=TEACHER, between="long-quotes", every=4),
-    "long-quotes": dict(LONG, fresh=3, mix=LONG_QUOTE_MIX, seed=12 * 10**8, teacher=TEACHER),
-    "unloop": dict(SHORT, fresh=32, resampled=8, steps=450, mix=LOOPS_MIX, seed=14 * 10**8, rates=(0.15, 0.0), flat=0.3, warm_up=15, spread=0.25, teacher=TARGET, between="long-own", every=4),
-    "long-own": dict(LONG, fresh=3, mix=LONG_QUOTE_MIX, seed=15 * 10**8, teacher=TARGET),
-    "last-quotes": dict(FULL, steps=45, mix=LONG_QUOTE_MIX, seed=13 * 10**8, rates=(0.15, 0.0), warm_up=4),
+    # By soft targets: larger models of the books, and the target, of the books by what those expect and of the tasks by the answers.
+    "teacher-taught": dict(SHORT, batch=32, fresh=22, drawn=8, hard=0.5, steps=4000, mix=BOOKS_MIX, seed=16 * 10**8, rates=(1.0, 0.0), flat=0.3, warm_up=60, dropout=0.15, decay=0.2, shape=TEACHER),
+    "distil-all": dict(SHORT, fresh=44, drawn=22, steps=4000, mix=ALL_MIX, seed=17 * 10**8, rates=(0.5, 0.0), flat=0.3, warm_up=30, spread=0.5, between={"long-all": 4, "full-all": 100}),
+    "long-all": dict(LONG, fresh=3, mix=LONG_ALL_MIX, seed=18 * 10**8),
+    "full-all": dict(FULL, mix=LONG_ALL_MIX, seed=19 * 10**8),
 }
 
 
@@ -69,7 +57,7 @@ class Stream(torch.utils.data.IterableDataset):
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
-        batch, index = self.stage["batch"] - self.stage["fresh"] - self.stage["resampled"], worker.id
+        batch, index = self.stage["batch"] - self.stage["fresh"] - self.stage["drawn"], worker.id
         while True:
             texts = [self.tasks.sample(self.stage["seed"] + index * batch + i, self.stage["length"] + 1, self.stage["mix"]) for i in range(batch)]
             yield tuple(torch.stack([torch.from_numpy(part) for part in parts]) for parts in zip(*texts))
@@ -105,47 +93,52 @@ def spread_rows(stage, generator):
 class Batches:
     """The batches of a stage, and the loss of each."""
 
-    def __init__(self, stage, tasks, compiled, teachers, generator, workers):
+    def __init__(self, stage, tasks, compiled, generator, workers):
         self.stage, self.compiled, self.generator = stage, compiled, generator
-        self.soft = SoftRows(tasks.corpus.ids, stage, teachers, generator) if teachers else None
+        soft = {name: stage[name] for name in ("length", "fresh", "drawn", "hard")}
+        self.soft = SoftRows(**soft, generator=generator) if stage["fresh"] else None
         self.loader = iter(torch.utils.data.DataLoader(Stream(tasks, stage), batch_size=None, num_workers=workers, prefetch_factor=4, pin_memory=DEVICE == "cuda"))
 
     def loss(self):
         """-> weighted mean of the loss, the loss and the weight of each token"""
         ids, weights = (part.to(DEVICE, non_blocking=True) for part in next(self.loader))
-        wanted = None
+        aims = ()
         if self.soft:  # The rows of soft targets stand before the others.
-            soft_ids, soft_weights, wanted = self.soft.rows()
-            ids, weights = torch.cat([soft_ids, ids]), torch.cat([soft_weights, weights])
+            soft_ids, *aims = self.soft.rows()
+            ids, weights = torch.cat([soft_ids, ids]), torch.cat([torch.ones_like(soft_ids, dtype=weights.dtype), weights])
         with torch.autocast(DEVICE, torch.bfloat16):
             positions = spread_rows(self.stage, self.generator)
-            return *self.compiled(ids[:, :-1], ids[:, 1:], weights[:, 1:], positions, wanted), weights[:, 1:]
-
-    def forget(self):
-        if self.soft:
-            self.soft.forget()
+            return *self.compiled(ids[:, :-1], ids[:, 1:], weights[:, 1:], positions, *aims), weights[:, 1:]
 
 
-def all_batches(options, stage, *others):
-    """Those of the stage, and of the one between if it has one, which gets a third of the workers."""
-    if "between" not in stage:
-        return [Batches(stage, *others, options.workers)]
-    between = STAGES[stage["between"]]
-    between = dict(between, seed=between["seed"] + options.part * 10**7)
-    fewer = max(1, options.workers // 3)
-    return [Batches(stage, *others, max(1, options.workers - fewer)), Batches(between, *others, fewer)]
+def all_batches(options, stage, tasks, compiled, generator):
+    """By how often they come, the rarest first; those of the stage itself get the most workers."""
+    every = {1: stage}
+    for name, often in stage["between"].items():
+        every[often] = dict(STAGES[name], seed=STAGES[name]["seed"] + options.part * 10**7)
+    others = max(1, options.workers // 4)
+    workers = lambda often: others if often > 1 else max(1, options.workers - others * len(stage["between"]))
+    return {often: Batches(every[often], tasks, compiled, generator, workers(often)) for often in sorted(every, reverse=True)}
+
+
+def read_soft(all_, sources):
+    """They share what is read."""
+    soft = [batches.soft for batches in all_.values() if batches.soft]
+    for index, rows in enumerate(soft):
+        rows.load(sources) if index == 0 else rows.share(soft[0])
 
 
 def rehearse(all_, optimizers):
     """A first pass of each kind of batch, without a step: what is to be compiled is then."""
     try:
-        for batches in all_:
+        for batches in all_.values():
             batches.loss()[0].backward()
             optimizers.forget()
-            batches.forget()
     except torch.OutOfMemoryError:
-        print("no room for a first pass beside the teachers' training: what is missing is compiled after it", flush=True)
+        print("no room for a first pass beside others on this card: what is missing is compiled later", flush=True)
         optimizers.forget()
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
 
 
 def train(options, stage, tasks, held_out):
@@ -157,24 +150,20 @@ def train(options, stage, tasks, held_out):
     if options.source:
         load(options.source, model, optimizers)
     compiled = torch.compile(model, dynamic=False) if options.compile else model
-    teachers = Teachers(stage["teacher"], options.teachers, options.compile) if "teacher" in stage else None
-    all_ = all_batches(options, stage, tasks, compiled, teachers, generator)
-    if teachers or options.rehearse:
-        # The teachers may still be in training; what they need is compiled meanwhile.
+    all_ = all_batches(options, stage, tasks, compiled, generator)
+    if options.first_pass:
         model.train()
+        read_soft(all_, options.first_pass)
         rehearse(all_, optimizers)
-    if options.rehearse:
-        return
-    if teachers:
-        print("waiting for the teachers", flush=True)
-        teachers.load()
+        print("compiled; waiting for the soft targets", flush=True)
+    read_soft(all_, options.soft)
     steps = options.steps or stage["steps"]
     started, saved_at, timed_from = time.time(), time.time(), None
     seconds = min(options.seconds, options.until - started)
     for step in itertools.count():
         model.train()
-        is_between = len(all_) > 1 and (step + 1) % stage["every"] == 0
-        loss, losses, weights = all_[is_between].loss()
+        turn = next(often for often in all_ if (step + 1) % often == 0)
+        loss, losses, weights = all_[turn].loss()
         loss.backward()
         progress = max((step + 1) / steps, (time.time() - started) / seconds)
         optimizers.step(rate_factor(stage, min(1.0, progress), step))
@@ -223,13 +212,13 @@ def main():
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--work", required=True, help="folder for checkpoints")
     parser.add_argument("--from", dest="source", help="checkpoint of the stage before")
-    parser.add_argument("--teachers", nargs="+", default=[], help="checkpoints, or folders of exported weights; waited for")
+    parser.add_argument("--soft", nargs="+", default=[], help="soft targets by expect.py; waited for")
+    parser.add_argument("--first-pass", nargs="+", default=[], help="other soft targets, with which everything is compiled while those are waited for")
     parser.add_argument("--part", type=int, default=0, help="of several that train at once: texts of its own, and its checkpoint STAGE-PART.pt")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--until", type=float, default=float("inf"), help="like --seconds, but a time of the clock (of Unix)")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--workers", type=int, default=15)
-    parser.add_argument("--rehearse", action="store_true", help="compile what the stage needs, and end")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
