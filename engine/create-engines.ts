@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createEngine, type CreateEngineOptions } from './create.ts';
 import { UnsupportedModelError, type Engine } from './engine.ts';
 import { readJsonFile } from './model/model-file-error.ts';
+import { parseModelSpec } from './model/spec.ts';
 
 export interface CreateEnginesOptions extends CreateEngineOptions {
   /** Folder of the checkpoint; '' for none. */
@@ -21,6 +22,8 @@ export interface Engines {
 
 /** KV memory of the draft model in tokens: it reads the end of a text, or what was retrieved, for each sequence. */
 const DRAFT_KV_TOKENS = 65_536;
+/** Channels of a draft model whose steps gain nothing by a second thread, while threads of two pools that wait for work take cores from each other. */
+const ONE_THREAD_CHANNELS = 256;
 /** Device memory for the activations of the draft model's steps. */
 const DRAFT_SPARE_BYTES = 1 << 30;
 
@@ -32,7 +35,9 @@ export async function createEngines(options: CreateEnginesOptions): Promise<Engi
   const { draftModel, model } = options;
   if (draftModel === '') return { engine: await createEngine(options), draftEngine: null };
   await checkTokenizers(model, draftModel);
-  const draftEngine = await createEngine({ ...options, model: draftModel, kvTokens: DRAFT_KV_TOKENS, headFile: '' });
+  const { hidden } = parseModelSpec(await readJsonFile(join(draftModel, 'config.json')));
+  const threads = hidden <= ONE_THREAD_CHANNELS ? 1 : options.threads;
+  const draftEngine = await createEngine({ ...options, model: draftModel, threads, kvTokens: DRAFT_KV_TOKENS, headFile: '' });
   const engine = await createEngine({ ...options, spareBytes: DRAFT_SPARE_BYTES }).catch(async (error: unknown) => {
     await draftEngine.close();
     throw error;

@@ -17,7 +17,6 @@ export interface DraftingParts extends DrafterParts {
   readonly maxModelLen: number;
   /** What the target takes to read a token of so many; 0 until measured. */
   readonly targetReadMs: (tokens: number) => number;
-  readonly now: () => number;
 }
 
 export class Drafting {

@@ -83,7 +83,7 @@ class Bench {
     const script = new Script(this.engine.spec.vocab, { middle: acceptance, lower: lowerAcceptance, seed: Math.round(1000 * acceptance) });
     this.engine.script = script;
     const policy = createPageListPolicy({ ...full, attention: 'lserve', tokenBudget: budget }, this.engine.spec);
-    const drafter = new MiddleDrafter({ engine: this.engine, policy, lower: lower ? new SmallDrafter(this.#small, script) : null, lowerTokens });
+    const drafter = new MiddleDrafter({ engine: this.engine, policy, lower: lower ? new SmallDrafter(this.#small, script) : null, lowerTokens, now: () => performance.now() });
     const { msPerToken, tokensPerPass } = await this.#generate(drafter, draftTokens);
     return { acceptance, lower, draftTokens, tokensPerPass, msPerToken, gain: plain / msPerToken };
   }

@@ -32,6 +32,8 @@ export interface DrafterParts {
   readonly draftModel: DraftMemory | null;
   /** Whether the target's pages may be taken for a drafter's text now. */
   readonly mayBegin: () => boolean;
+  /** ms */
+  readonly now: () => number;
 }
 
 /** A chunk of a few tokens costs the middle level little more than one, and n-grams cost nothing. */
@@ -55,14 +57,14 @@ export function createDrafter(settings: DrafterSettings, parts: DrafterParts): D
   }
 }
 
-function createMiddle({ draftBudget, draftLevel }: DrafterSettings, { target, draftModel }: DrafterParts): Drafter {
+function createMiddle({ draftBudget, draftLevel }: DrafterSettings, { target, draftModel, now }: DrafterParts): Drafter {
   const { engine } = target;
   const policy = createPageListPolicy({ ...FULL, attention: 'lserve', tokenBudget: draftBudget }, engine.spec);
   const lower = draftLevel === 'auto' ? (draftModel === null ? 'ngram' : 'model') : draftLevel;
-  if (lower === 'none') return new MiddleDrafter({ engine, policy, lower: null, lowerTokens: 0 });
-  if (lower === 'ngram') return new MiddleDrafter({ engine, policy, lower: new NgramDrafter(), lowerTokens: NGRAM_TOKENS });
+  if (lower === 'none') return new MiddleDrafter({ engine, policy, lower: null, lowerTokens: 0, now });
+  if (lower === 'ngram') return new MiddleDrafter({ engine, policy, lower: new NgramDrafter(), lowerTokens: NGRAM_TOKENS, now });
   if (draftModel === null) throw new Error("draft level 'model' was let through without a draft model");
-  return new MiddleDrafter({ engine, policy, lower: createModel(draftModel), lowerTokens: MODEL_TOKENS });
+  return new MiddleDrafter({ engine, policy, lower: createModel(draftModel), lowerTokens: MODEL_TOKENS, now });
 }
 
 /** A small model over the end of the text, from where drafting began. */

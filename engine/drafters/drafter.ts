@@ -74,7 +74,7 @@ export interface Drafter {
   readonly firstAcceptances: readonly number[];
   /** The draft that it would make, where that costs no pass of a model; null where it does. */
   foresee(text: ForeseenText): Draft | null;
-  /** Tokens of a text of its own that it has to read before it can draft; 0 when it has none. */
+  /** Tokens of a text of its own that it has to read before it can draft; 0 when it has none, or can do without. */
   unread(text: ForeseenText): number;
   /**
    * One draft for each request, in order. Requests go through the drafter's passes together. What it wrote to the

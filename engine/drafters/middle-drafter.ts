@@ -2,7 +2,7 @@
  * TriForce's middle level (arXiv 2404.11912): the target itself over a short list of pages, picked anew for each draft
  * and kept for its length, drafts for the target over the whole text. What a lower drafter proposes it verifies
  * itself, by the same rule as the target (the release samples a rejected token from the wrong distribution there);
- * without one it draws token by token. Its list is a page list like any other, so it has no cache that could grow old
+ * without one, or where one does not pay, it draws token by token. Its list is a page list like any other, so it has no cache that could grow old
  * (the release never rebuilds its own). It writes keys and values of drafted tokens to the sequence's own pages,
  * approximations, and takes them back: the target's pass writes them anew. Made by create.ts.
  */
@@ -11,7 +11,8 @@ import { PAGE_TOKENS, type AttentionPlan, type PageListPolicy } from '../../kvca
 import { rowsOf, type LogitRow } from '../logit-row.ts';
 import type { Sampler } from '../sampler.ts';
 import { drawDraft, verify, type DraftedToken } from '../verify.ts';
-import { emptyDraft, goesOn, type Draft, type Drafter, type DraftRequest, type ForeseenText, type LevelCount } from './drafter.ts';
+import { emptyDraft, goesOn, type Draft, type Drafter, type DraftRequest, type LevelCount } from './drafter.ts';
+import { LowerPace } from './lower-pace.ts';
 import { MODEL_ACCEPTANCES, surenessOf } from './sureness.ts';
 
 export interface MiddleDrafterParts {
@@ -22,12 +23,17 @@ export interface MiddleDrafterParts {
   readonly lower: Drafter | null;
   /** Most tokens that the lower drafter proposes for one pass. */
   readonly lowerTokens: number;
+  /** ms */
+  readonly now: () => number;
 }
 
 export class MiddleDrafter implements Drafter {
   readonly level = 'middle';
   readonly firstAcceptances = MODEL_ACCEPTANCES;
   readonly #parts: MiddleDrafterParts;
+  readonly #pace = new LowerPace();
+  /** What the lower drafter takes to read a token; null until measured. */
+  #readMs: number | null = null;
 
   constructor(parts: MiddleDrafterParts) {
     this.#parts = parts;
@@ -52,8 +58,9 @@ export class MiddleDrafter implements Drafter {
     return null;
   }
 
-  unread(text: ForeseenText): number {
-    return this.#parts.lower?.unread(text) ?? 0;
+  /** It can draft without the lower drafter, and lets it read only where that pays. */
+  unread(): number {
+    return 0;
   }
 
   forget(sequenceId: number): void {
@@ -66,24 +73,49 @@ export class MiddleDrafter implements Drafter {
 
   /** One pass of the middle level for all texts: it verifies what is below and draws one token more. */
   async #pass(texts: readonly DraftedText[]): Promise<void> {
-    const { engine } = this.#parts;
+    const { engine, now } = this.#parts;
+    const startMs = now();
     const proposals = await this.#propose(texts);
     const result = await engine.run(texts.map((text, i) => this.#chunk(text, proposals[i]!.tokens)));
+    let numDrafted = 0;
     texts.forEach((text, i) => {
       const numComputed = text.verify(proposals[i]!, rowsOf(result, i, engine.spec.vocab));
       if (numComputed <= proposals[i]!.tokens.length) engine.truncate(text.request, text.computed);
+      numDrafted += numComputed;
     });
+    const numRead = proposals.reduce((sum, { readTokens }) => sum + readTokens, 0);
+    if (numRead > SOON_READ * texts.length) return; // Not what passes take.
+    this.#pace.observe({ texts: texts.length, asked: proposals.some((proposal) => proposal !== NOTHING), tokens: numDrafted, ms: now() - startMs });
   }
 
   /** A pass draws a token more than it verifies, so one less is proposed than is wanted. */
   async #propose(texts: readonly DraftedText[]): Promise<readonly Draft[]> {
     const { lower, lowerTokens } = this.#parts;
     const proposals = texts.map(() => NOTHING);
-    if (lower === null) return proposals;
     const asking = texts.flatMap((text, i) => (text.wanted > 1 ? [i] : []));
+    if (lower === null || asking.length === 0 || !this.#asks(lower, texts)) return proposals;
+    const startMs = this.#parts.now();
     const drafts = await lower.draft(asking.map((i) => texts[i]!.requestBelow(lowerTokens)));
+    const numRead = drafts.reduce((sum, { readTokens }) => sum + readTokens, 0);
+    if (numRead > SOON_READ * asking.length) this.#readMs = (this.#parts.now() - startMs) / numRead;
     asking.forEach((index, i) => { proposals[index] = drafts[i]!; });
     return proposals;
+  }
+
+  /** Forced drafts go through all levels. */
+  #asks(lower: Drafter, texts: readonly DraftedText[]): boolean {
+    if (texts.some(({ request }) => request.patience === null)) return true;
+    return this.#readingPays(lower, texts) && this.#pace.asks(texts.length);
+  }
+
+  /** A text that has gone on for long is expected to go on for as long again. */
+  #readingPays(lower: Drafter, texts: readonly DraftedText[]): boolean {
+    const unread = texts.reduce((sum, { request }) => sum + lower.unread(request), 0);
+    if (unread <= SOON_READ * texts.length) return true;
+    const expected = texts.reduce((sum, { request }) => sum + request.text.length - request.promptTokens, EXPECTED_TOKENS * texts.length);
+    const saved = this.#pace.savedMs(texts.length);
+    if (saved === null || this.#readMs === null) return expected > EXPLORING_TOKENS * texts.length;
+    return READING_MARGIN * unread * this.#readMs < expected * saved;
   }
 
   #chunk({ request, tokens, computed, begin }: DraftedText, proposed: Int32Array): Chunk {
@@ -97,6 +129,14 @@ export class MiddleDrafter implements Drafter {
 }
 
 const NOTHING = emptyDraft('nothing was asked');
+/** Tokens of a text that the lower drafter reads in passing, of what the middle level drew without it. */
+const SOON_READ = 8;
+/** Tokens that a text is expected to go on for at least. */
+const EXPECTED_TOKENS = 64;
+/** Tokens that a text must be expected to go on for before anybody knows what asking is worth. */
+const EXPLORING_TOKENS = 192;
+/** What asking saves must be so many times what reading takes: it is paid first. */
+const READING_MARGIN = 2;
 
 /** Picked at the beginning of a draft, and where a page has become a candidate; the same pages in between. */
 function kept(plan: AttentionPlan, start: number, begin: number): AttentionPlan {

@@ -68,7 +68,7 @@ describe('the pages that the middle level reads', () => {
         return result;
       },
     };
-    const drafter = createDrafter({ speculation: 'triforce', draftBudget: 320, draftLevel: 'none' }, { target: { engine, kv: new KvCache(40) }, draftModel: null, mayBegin: () => true });
+    const drafter = createDrafter({ speculation: 'triforce', draftBudget: 320, draftLevel: 'none' }, { target: { engine, kv: new KvCache(40) }, draftModel: null, mayBegin: () => true, now: () => performance.now() });
     const sampler = new Sampler(
       { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repetitionPenalty: 1, logitBias: [] },
       { seed: 1, promptIds: new Int32Array(0), stopTokenIds: [], minTokens: 0, reproducible: false, scratch: newSamplerScratch(40) },

@@ -52,6 +52,22 @@ function wrongWherePicked(step: readonly Chunk[], result: Awaited<ReturnType<Eng
   return result;
 }
 
+/** A small model that knows the answer, in which each word tells which one follows. */
+function knowing(answer: readonly number[]): (clock: { ms: number }) => Engine {
+  const after = new Map(answer.map((token, i) => [token, answer[i + 1] ?? 0]));
+  return (clock) => {
+    const inner = scriptedEngine(Int32Array.of(), clock, { times: SMALL });
+    return { ...inner, run: async (step) => {
+      const result = await inner.run(step);
+      step.forEach(({ tokens }, i) => {
+        const row = result.logits[i] as Float32Array | null;
+        if (row !== null) row.fill(-50)[after.get(tokens.at(-1)!) ?? 0] = 20;
+      });
+      return result;
+    } };
+  };
+}
+
 describe('n-grams', () => {
   const kind = { speculation: 'ngram' } as const;
 
@@ -99,20 +115,25 @@ describe.each([['64K', LONG_TEXT], ['16K', MEDIUM_TEXT]])('at %s what is in vain
   });
 });
 
+describe('triforce over a small model', () => {
+  const gain = async (answer: readonly number[], draftLevel: 'none' | 'model', draftEngine?: (clock: { ms: number }) => Engine): Promise<number> =>
+    (await gainOf({ answer, kind: { speculation: 'triforce', draftLevel }, times: MEDIUM_TEXT, ...(draftEngine === undefined ? {} : { draftEngine }) })).gain;
+  const nonsense = (clock: { ms: number }): Engine => scriptedEngine(Int32Array.of(), clock, { times: SMALL });
+  const long = Array.from({ length: 700 }, (_, i) => 200 + i);
+
+  test('that is always wrong does without it', async () => {
+    expect(await gain(long, 'model', nonsense) / await gain(long, 'none')).toBeGreaterThan(0.96);
+  });
+
+  test('that is right uses it in a long answer, and spares a short one the reading', async () => {
+    expect(await gain(long, 'model', knowing(long)) / await gain(long, 'none')).toBeGreaterThan(1.1);
+    expect(await gain(long.slice(0, 64), 'model', knowing(long)) / await gain(long.slice(0, 64), 'none')).toBe(1);
+  });
+});
+
 test('a drafter that is right pays for what it reads in a long answer, and reads nothing for a short one', async () => {
   const answer = Array.from({ length: 600 }, (_, i) => 200 + i); // Each word tells which one follows.
-  const right = (clock: { ms: number }): Engine => {
-    const inner = scriptedEngine(Int32Array.of(), clock, { times: SMALL });
-    const after = new Map(answer.map((token, i) => [token, answer[i + 1] ?? 0]));
-    return { ...inner, run: async (step) => {
-      const result = await inner.run(step);
-      step.forEach(({ tokens }, i) => {
-        const row = result.logits[i] as Float32Array | null;
-        if (row !== null) row.fill(-50)[after.get(tokens.at(-1)!) ?? 0] = 20;
-      });
-      return result;
-    } };
-  };
+  const right = knowing(answer);
   const kind = { speculation: 'rapid', draftPromptIds: prompt(9, 4096) } as const;
   const long = await gainOf({ answer, kind, draftEngine: right });
   expect(long.gain).toBeGreaterThan(1.5);

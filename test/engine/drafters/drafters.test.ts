@@ -16,11 +16,11 @@ const kinds: [string, DrafterSettings, boolean, keyof DrafterBench | null][] = [
   ['rapid with the target itself beside a draft model', { speculation: 'rapid', draftBudget: 320, draftLevel: 'none' }, true, 'target'],
 ];
 for (const [name, settings, alwaysDrafts, takesFrom] of kinds) {
-  drafterCases(name, { alwaysDrafts, takesFrom, create: (bench) => createDrafter(settings, { ...bench, mayBegin: () => true }) });
+  drafterCases(name, { alwaysDrafts, takesFrom, mustRead: settings.speculation === 'rapid', create: (bench) => createDrafter(settings, { ...bench, mayBegin: () => true, now: () => performance.now() }) });
 }
 drafterCases('rapid with the target itself', {
-  alwaysDrafts: true, takesFrom: 'target',
-  create: ({ target }) => createDrafter({ speculation: 'rapid', draftBudget: 320, draftLevel: 'auto' }, { target, draftModel: null, mayBegin: () => true }),
+  alwaysDrafts: true, takesFrom: 'target', mustRead: true,
+  create: ({ target }) => createDrafter({ speculation: 'rapid', draftBudget: 320, draftLevel: 'auto' }, { target, draftModel: null, mayBegin: () => true, now: () => performance.now() }),
 });
 
 /** The definition: every earlier place that agrees in `gram` tokens or more, latest first. */
