@@ -30,12 +30,13 @@ describe('where libraries are looked for', () => {
     const folders = searchFolders({ folder: own, environment });
     expect([own, loader, '/nowhere', join(toolkit, 'lib64'), wheel].map((folder) => folders.indexOf(folder))).toEqual([0, 1, 2, 3, folders.indexOf(wheel)]);
     expect(folders.indexOf(wheel)).toBeGreaterThan(3);
-    writeFileSync(join(wheel, 'libnvrtc.so.12'), '');
-    writeFileSync(join(wheel, 'libnvrtc.so.13'), '');
-    writeFileSync(join(wheel, 'libnvrtc-builtins.so.13.0'), '');
-    expect(findLibrary('libnvrtc', { folder: own, environment }).path).toBe(join(wheel, 'libnvrtc.so.13'));
-    writeFileSync(join(own, 'libnvrtc.so'), '');
-    expect(findLibrary('libnvrtc', { folder: own, environment }).path).toBe(join(own, 'libnvrtc.so'));
+    // A name of which this machine's own toolkit has none.
+    writeFileSync(join(wheel, 'libelsewhere.so.12'), '');
+    writeFileSync(join(wheel, 'libelsewhere.so.13'), '');
+    writeFileSync(join(wheel, 'libelsewhere-builtins.so.13.0'), '');
+    expect(findLibrary('libelsewhere', { folder: own, environment }).path).toBe(join(wheel, 'libelsewhere.so.13'));
+    writeFileSync(join(own, 'libelsewhere.so'), '');
+    expect(findLibrary('libelsewhere', { folder: own, environment }).path).toBe(join(own, 'libelsewhere.so'));
   });
 
   test('a library that is not there is refused with every place and the option that helps', () => {
