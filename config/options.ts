@@ -47,7 +47,7 @@ export const options = {
   streamingSinkTokens: { group: 'Attention', kind: 'integer', min: 0, max: 65_536, default: 4, sentence: 'streaming: tokens at the start of the text that are always read, in whole pages: 4 keep 64.' },
   localTokens: { group: 'Attention', kind: 'integer', min: 64, max: MAX_TOKENS, default: 1024, sentence: 'Most recent tokens that streaming heads always read.' },
   streamingHeads: { group: 'Attention', kind: 'number', min: 0, max: 1, default: 0, sentence: 'lserve: share of the KV heads that read only sinks and window. Needs a head file.' },
-  selectionInterval: { group: 'Attention', kind: 'integer', min: 1, max: 64, default: 4, sentence: 'lserve: decode steps that share one selection of pages.' },
+  selectionInterval: { group: 'Attention', kind: 'integer', min: 1, max: 64, default: 1, sentence: 'lserve: decode steps that share one selection of pages; more are faster and find less.' },
   selectionPerQueryHead: { group: 'Attention', kind: 'switch', default: false, sentence: 'lserve: in decode each query head picks its own pages; otherwise the query heads of a KV head pick together.' },
   renumberPositions: { group: 'Attention', kind: 'switch', default: true, sentence: 'streaming: number positions inside what is read instead of in the text, for texts longer than the model was trained on.' },
   sparsePrefill: { group: 'Attention', kind: 'switch', default: true, sentence: 'lserve: select pages in prefill too. Off reads everything there.' },

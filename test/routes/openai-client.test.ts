@@ -197,7 +197,7 @@ test('long_context chooses the policy, and the answer says what was applied', as
   const prompt = Array.from({ length: 2000 }, (_, i) => 100 + i);
   const policy = async (long_context: object) => ours(await complete({ prompt, long_context })).metrics;
   expect(await policy({ attention: 'lserve', token_budget: 500 })).toMatchObject({
-    exactness: 'approximate', attention: { attention: 'lserve', token_budget: 512, selection_interval: 4 },
+    exactness: 'approximate', attention: { attention: 'lserve', token_budget: 512, selection_interval: 1 },
   });
   expect(await policy({ attention: 'lserve', token_budget: 4000 })).toMatchObject({ exactness: 'exact' });
   const streaming = await policy({ attention: 'streaming', sink_tokens: 64, local_tokens: 128 });
