@@ -148,7 +148,7 @@ class Builder {
     const ownPages = this.#entries.length;
     this.#append(pageTable.subarray(Math.floor(start / PAGE_TOKENS), Math.ceil((start + tokens.length) / PAGE_TOKENS)), positionOf);
     const firstList = this.#lists.length / LIST_FIELDS;
-    // Decode steps that use earlier picks score nothing; three of four do.
+    // Decode steps that use earlier picks score nothing.
     const scoresAny = fresh || phase === 'prefill';
     for (const plan of attention.classes) this.#list(plan, { scoresAny, moved, positionOf });
     this.#count(chunk, fresh);
