@@ -19,6 +19,14 @@ ROWS = 32
 MOST_DRAWN = 0.2
 
 
+def awaited(sources):
+    """Each path once it is there."""
+    for source in map(Path, sources):
+        while not source.exists():
+            time.sleep(0.5)
+        yield source
+
+
 class Teachers:
     """The mean of several models' distributions."""
 
@@ -26,9 +34,7 @@ class Teachers:
         """sources: checkpoints or folders, which are waited for; shares: one for each, 1 in all."""
         self.shares = shares
         self.models = []
-        for source in map(Path, sources):
-            while not source.exists():
-                time.sleep(0.5)
+        for source in awaited(sources):
             self.models.append(Decoder(shape_of(source)).to(DEVICE).eval())
             load_weights(self.models[-1], source)
         expect = Decoder.probabilities
@@ -87,11 +93,7 @@ class SoftRows:
 
     def load(self, sources):
         """Files of expect.py, which are waited for."""
-        parts = []
-        for source in map(Path, sources):
-            while not source.exists():
-                time.sleep(0.5)
-            parts.append(torch.load(source, map_location=DEVICE))
+        parts = [torch.load(source, map_location=DEVICE) for source in awaited(sources)]
         self.ids = torch.stack([part["ids"] for part in parts])  # [parts, 2, n] int16: as they stand, drawn anew
         self.samples = torch.stack([part["samples"] for part in parts])  # [parts, 2, n, SAMPLES] int16
 

@@ -24,7 +24,7 @@ LOOPED, AFTER_LOOP_TOKENS, AFTER_LOOP = (2, 25), 8, 4.0
 SHORT_MIX = {"book": 0.48, "copy": 0.07, "talk": 0.08, "track": 0.06, "common": 0.02, "speech": 0.05, "needles": 0.24}
 LONG_MIX = {"book": 0.36, "copy": 0.06, "talk": 0.05, "track": 0.07, "common": 0.03, "speech": 0.03, "needles": 0.40}
 FULL_MIX = {"book": 0.30, "copy": 0.06, "talk": 0.04, "track": 0.05, "common": 0.03, "speech": 0.02, "needles": 0.50}
-# Of stages with soft targets, where books come with those and not from here.
+# Of stages with soft targets: books come with those, the teachers' two plain rows and the longest texts apart.
 BOOKS_MIX = {"book": 1.0}
 ALL_MIX = {"copy": 0.20, "talk": 0.10, "track": 0.17, "common": 0.01, "speech": 0.05, "needles": 0.35, "loops": 0.12}
 LONG_ALL_MIX = {"book": 0.06, "copy": 0.16, "talk": 0.05, "track": 0.18, "common": 0.01, "speech": 0.05, "needles": 0.49}

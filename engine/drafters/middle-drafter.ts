@@ -2,9 +2,9 @@
  * TriForce's middle level (arXiv 2404.11912): the target itself over a short list of pages, picked anew for each draft
  * and kept for its length, drafts for the target over the whole text. What a lower drafter proposes it verifies
  * itself, by the same rule as the target (the release samples a rejected token from the wrong distribution there);
- * without one, or where one does not pay, it draws token by token. Its list is a page list like any other, so it has no cache that could grow old
- * (the release never rebuilds its own). It writes keys and values of drafted tokens to the sequence's own pages,
- * approximations, and takes them back: the target's pass writes them anew. Made by create.ts.
+ * without one, or where one does not pay, it draws token by token. Its list is a page list like any other, so it has
+ * no cache that could grow old (the release never rebuilds its own). It writes keys and values of drafted tokens to the
+ * sequence's own pages, approximations, and takes them back: the target's pass writes them anew. Made by create.ts.
  */
 import type { Chunk, Engine } from '../engine.ts';
 import { PAGE_TOKENS, type AttentionPlan, type PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
