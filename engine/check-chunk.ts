@@ -7,8 +7,11 @@ import type { Chunk, EngineSpec } from './engine.ts';
 
 export type Geometry = Pick<EngineSpec, 'layers' | 'kvHeads' | 'vocab'> & { readonly pageIds: number };
 
-/** Throws RangeError with both numbers. */
-export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pageIds }: Geometry): void {
+/** Throws RangeError for a list with entries that are no page ids. */
+export type CheckList = (pages: Int32Array) => void;
+
+/** Throws RangeError with both numbers. `checkList`: of an engine that knows what of the lists it has checked before. */
+export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pageIds }: Geometry, checkList: CheckList = (pages) => { checkBelow('page', pages, pageIds); }): void {
   const { tokens, start, pageTable, attention } = chunk;
   if (tokens.length === 0) throw new RangeError('a chunk needs at least 1 token, got 0');
   checkBelow('token', tokens, vocab);
@@ -21,7 +24,7 @@ export function checkChunk(chunk: Chunk, { layers, kvHeads, vocab, pageIds }: Ge
   checkClasses(attention.classOf, attention.classes.length);
   const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
   if (perQueryHead && tokens.length > 1) throw new RangeError(`a chunk whose query heads pick has 1 token, got ${tokens.length}`);
-  for (const plan of attention.classes) checkPlan(plan, start, pageIds);
+  for (const plan of attention.classes) checkPlan(plan, start, checkList);
   const numMoved = countMovedPages(attention);
   if (numMoved > MAX_MOVED_PAGES) throw new RangeError(`the lists of a chunk move ${numMoved} pages, at most ${MAX_MOVED_PAGES} are possible`);
 }
@@ -36,10 +39,10 @@ export function countMovedPages({ classes }: AttentionPlan): number {
   return classes.reduce((sum, { positionDelta }) => sum + (positionDelta?.reduce((count, delta) => count + (delta === 0 ? 0 : 1), 0) ?? 0), 0);
 }
 
-function checkPlan(plan: PagePlan, start: number, pageIds: number): void {
+function checkPlan(plan: PagePlan, start: number, checkList: CheckList): void {
   const { fixed, positionDelta, candidates, pick, tokens } = plan;
-  checkBelow('page', fixed, pageIds);
-  checkBelow('page', candidates, pageIds);
+  checkList(fixed);
+  checkList(candidates);
   if (pick < 0 || pick > candidates.length) throw new RangeError(`pick is ${pick} of ${candidates.length} candidates`);
   if (positionDelta !== null && positionDelta.length !== fixed.length) {
     throw new RangeError(`positionDelta has ${positionDelta.length} entries for ${fixed.length} fixed pages`);
@@ -51,7 +54,7 @@ function checkPlan(plan: PagePlan, start: number, pageIds: number): void {
 }
 
 /** By index: iterating over arrays of thousands in each step would cost more than all other checks. */
-function checkBelow(what: string, ids: Int32Array, end: number): void {
+export function checkBelow(what: string, ids: Int32Array, end: number): void {
   // Read without its sign, a negative id is larger than any end.
   for (let i = 0; i < ids.length; i++) if (ids[i]! >>> 0 >= end) throw outside(what, ids[i]!, end);
 }

@@ -24,7 +24,7 @@ import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts } from './matrix-products.ts';
 import { randomNumbers } from './random-weights.ts';
 import { RowHeads } from './row-heads.ts';
-import { buildRunTables, type RunTables } from './run-tables.ts';
+import { buildRunTables, type MovedEntry, type RunTables } from './run-tables.ts';
 import { Workspace } from './workspace.ts';
 
 const libraries = { folder: process.env['LONGSPAN_CUDA_LIBRARIES'] ?? '', environment: process.env };
@@ -145,11 +145,11 @@ class KernelBench {
   }
 
   #attention({ name, chunks, pick }: Case): Figure[] {
-    const places = chunks.map((of, i) => ({ chunk: chunkOf(of, i, chunks.length, pick), slot: pick > 0 ? i : -1, fresh: pick > 0, moved: (page: number) => page }));
+    const places = chunks.map((of, i) => ({ chunk: chunkOf(of, i, chunks.length, pick), slot: pick > 0 ? i : -1, fresh: pick > 0, table: null, moved: (_: Chunk, { page }: MovedEntry) => page }));
     const tables = buildRunTables(places, {
       layers: 1, kvHeads: spec.kvHeads, group: spec.heads / spec.kvHeads, pairs: spec.headDim / 2, hasWindows: false,
       hopperRows: this.#parts.kernels.has('attend_hopper') ? HOPPER_ROWS : null, hopperScores: this.#parts.kernels.has('score_hopper'), widens: false, frequencies: null,
-    }, []);
+    }, { firstEntry: 0, moves: [] });
     const ops = this.#ops(tables);
     const q: CudaValue = { address: this.#qkv.address, stride: width(), rows: 'all', headNorm: 0n, turned: true, factor: 1, norm: 0n, pending: null };
     this.#fill(this.#qkv);

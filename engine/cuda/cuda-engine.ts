@@ -16,7 +16,7 @@ import { AttentionLaunches } from './attention-launches.ts';
 import { CudaOps } from './cuda-ops.ts';
 import { activationFactors, type OpsParts, type RunAddresses } from './cuda-values.ts';
 import { Device } from './device.ts';
-import { DeviceMemory, type DeviceBuffer, type PinnedBuffer } from './device-memory.ts';
+import { DeviceMemory, type DeviceBuffer } from './device-memory.ts';
 import { DeviceWeights, type Quantize, type WeightSource } from './device-weights.ts';
 import { ExactHalves } from './exact-halves.ts';
 import { CublasLt } from './ffi/cublas-lt.ts';
@@ -24,6 +24,7 @@ import { DeviceMemoryError } from './ffi/cuda-error.ts';
 import type { SearchSettings } from './ffi/library-search.ts';
 import { Nvrtc } from './ffi/nvrtc.ts';
 import { Kernels } from './kernels.ts';
+import { KeptTables } from './kept-tables.ts';
 import { headPad, KvMemory, type KvFormat, type KvLayout } from './kv-memory.ts';
 import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
@@ -31,6 +32,7 @@ import { MovedPages, type Move } from './moved-pages.ts';
 import { RecordedRuns } from './recorded-runs.ts';
 import { planRuns } from './run-planner.ts';
 import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
+import { RunUpload } from './run-upload.ts';
 import { checkModel, engineSpec, runModel, suitsHopper } from './served-model.ts';
 import { StepLogits } from './step-logits.ts';
 import { SelectionSlots } from './selection-slots.ts';
@@ -90,6 +92,8 @@ export class CudaEngine implements Engine {
   readonly #parts: OpsParts;
   readonly #runModel: RunModel;
   readonly #moved: MovedPages;
+  readonly #kept: KeptTables;
+  readonly #upload: RunUpload;
   readonly #frequencies: DeviceBuffer;
   readonly #vocabStride: number;
   readonly #recorded: RecordedRuns;
@@ -98,7 +102,6 @@ export class CudaEngine implements Engine {
   #slots: SelectionSlots;
   #selection: DeviceBuffer;
   #maxPick = FIRST_PICK;
-  #tablesHost: PinnedBuffer | null = null;
 
   /** Reads all weights; the caller may close them afterwards. Throws UnsupportedModelError for the operator. */
   constructor(options: CudaEngineOptions) {
@@ -137,6 +140,8 @@ export class CudaEngine implements Engine {
     this.pages = this.#choosePages(options);
     this.kv = new KvMemory(spec, this.memory, this.pages + MAX_MOVED_PAGES, this.#kvLayout);
     this.#moved = new MovedPages(this.pages, MAX_MOVED_PAGES);
+    this.#kept = new KeptTables(this.pages);
+    this.#upload = new RunUpload({ device: this.device, memory: this.memory, workspace: this.#workspace, kept: this.#kept });
     this.spec = engineSpec(spec, options, this.#kvLayout);
     this.#geometry = { ...this.spec, pageIds: this.pages };
     this.#runModel = runModel(spec, this.#rope, { hopper, widens: this.kv.wide !== null });
@@ -172,6 +177,7 @@ export class CudaEngine implements Engine {
   forget(sequenceId: number): void {
     this.#slots.forget(sequenceId);
     this.#moved.forget(sequenceId);
+    this.#kept.forget(sequenceId);
   }
 
   close(): Promise<void> {
@@ -192,7 +198,7 @@ export class CudaEngine implements Engine {
 
   /** Puts a step on the stream. */
   #issue(step: readonly Chunk[]): Pick<StepResult, 'pagesRead' | 'pagesScored'> {
-    for (const chunk of step) checkChunk(chunk, this.#geometry);
+    for (const chunk of step) this.#check(chunk);
     const [from, to] = this.#stepEvents;
     const runs = planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
     this.#logits.begin(runs);
@@ -209,6 +215,12 @@ export class CudaEngine implements Engine {
     return { pagesRead, pagesScored };
   }
 
+  /** Decode reads the same pages in step after step: its page tables are kept. */
+  #check(chunk: Chunk): void {
+    const table = chunk.phase === 'decode' ? this.#kept.bring(chunk) : null;
+    checkChunk(chunk, this.#geometry, table === null ? undefined : (pages) => { table.check(pages); });
+  }
+
   /** Waits for what was put on the stream, and reads it. */
   #finish(): StepRows & Pick<StepResult, 'deviceMs'> {
     this.device.synchronize();
@@ -222,12 +234,13 @@ export class CudaEngine implements Engine {
     this.#moved.begin();
     this.#makeRoomForPicks(chunks);
     const inUse = new Set<number>();
-    const places = chunks.map((chunk) => this.#place(chunk, moves, inUse));
-    const tables = buildRunTables(places, this.#runModel, moves);
+    const moved: ChunkPlace['moved'] = (chunk, entry) => this.#moved.get(chunk, entry, moves);
+    const places = chunks.map((chunk) => this.#place(chunk, moved, inUse));
+    const tables = buildRunTables(places, this.#runModel, { firstEntry: this.#kept.length, moves });
     for (const chunk of chunks) if (chunk.phase === 'prefill') this.#slots.truncate(chunk.sequenceId, chunk.start);
     begins();
     this.#movePages(moves);
-    const addresses = this.#upload(tables);
+    const addresses = this.#addresses(tables);
     const issue = (): void => {
       this.#turnTable(tables, addresses);
       decode(new CudaOps(this.#parts, tables, addresses), this.#model);
@@ -238,15 +251,15 @@ export class CudaEngine implements Engine {
   }
 
   /** Where the chunk's picks lie, and whether they are made in this run. */
-  #place(chunk: Chunk, moves: Move[], inUse: Set<number>): ChunkPlace {
-    const { attention, sequenceId, start, promptTokens } = chunk;
-    const moved = (page: number, delta: number, full: boolean): number => this.#moved.get({ sequenceId, promptTokens, page, delta, full }, moves);
-    if (attention.classes.every(({ pick }) => pick === 0)) return { chunk, slot: -1, fresh: false, moved };
+  #place(chunk: Chunk, moved: ChunkPlace['moved'], inUse: Set<number>): ChunkPlace {
+    const { attention, sequenceId, start, phase } = chunk;
+    const table = phase === 'decode' ? this.#kept.of(chunk) : null;
+    if (attention.classes.every(({ pick }) => pick === 0)) return { chunk, slot: -1, fresh: false, table, moved };
     const shape = attention.classes.map(({ pick, pickPer }) => `${pick}${pickPer}`).join();
     const kept = attention.selection === 'reuse' ? this.#slots.recall(sequenceId, shape) : null;
     const slot = kept ?? this.#slots.take(sequenceId, start, shape, inUse);
     inUse.add(slot);
-    return { chunk, slot, fresh: kept === null, moved };
+    return { chunk, slot, fresh: kept === null, table, moved };
   }
 
   /** Selection memory has a stride: a longer list of picks needs another, and all sequences pick anew. */
@@ -300,30 +313,11 @@ export class CudaEngine implements Engine {
       own ? at('frequencies') : this.#frequencies.address, own ? at('frequencyRow') : 0n, at('positions'), ropeTable, this.#rope.pairs, this.#rope.attentionFactor);
   }
 
-  #upload({ block, entries, entryPositions, sizes, offsets }: RunTables): RunAddresses {
-    const host = this.#tablesOf(offsets.end + entries.byteLength * 2);
-    const bytes = new Uint8Array(host.view);
-    const put = (name: string, source: ArrayBuffer | Int32Array, from: number): bigint => {
-      const data = source instanceof ArrayBuffer ? new Uint8Array(source) : new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
-      const to = this.#workspace.get(name, data.length);
-      bytes.set(data, from);
-      if (data.length > 0) this.device.driver.call('copyToDevice', to, host.address + BigInt(from), data.length, this.device.stream);
-      return to;
-    };
+  #addresses(tables: RunTables): RunAddresses {
     return {
-      block: put('tables', block, 0),
-      entries: put('entries', entries, offsets.end),
-      entryPositions: entryPositions === null ? 0n : put('entry positions', entryPositions, offsets.end + entries.byteLength),
-      selection: this.#selection.address,
-      ropeTable: this.#workspace.get('turns of the run', sizes.rows * this.#rope.pairs * 8),
+      ...this.#upload.put(tables), selection: this.#selection.address,
+      ropeTable: this.#workspace.get('turns of the run', tables.sizes.rows * this.#rope.pairs * 8),
     };
-  }
-
-  /** Pinned memory for the tables, free to write: the run before has read it. */
-  #tablesOf(bytes: number): PinnedBuffer {
-    this.device.synchronize();
-    if (this.#tablesHost === null || this.#tablesHost.view.byteLength < bytes) this.#tablesHost = this.memory.pin(Math.max(1 << 20, 2 * bytes));
-    return this.#tablesHost;
   }
 
   /** All that a recorded run depends on. */

@@ -4,6 +4,9 @@
  * ids only. Owned by cuda-engine.ts; run-tables.ts asks for the ids.
  */
 
+import type { Chunk } from '../engine.ts';
+import type { MovedEntry } from './run-tables.ts';
+
 /** One copy to make before the run: kernels/turn_pages.cu. */
 export interface Move {
   readonly from: number;
@@ -32,11 +35,10 @@ export class MovedPages {
   }
 
   /**
-   * The page to read instead of `page`; a copy that has to be made is added to `moves`. `full`: all its tokens are
-   * written, so that a copy can be kept.
+   * The page to read instead of `page`; a copy that has to be made is added to `moves`. Of a page that
+   * is full a copy can be kept.
    */
-  get(of: { sequenceId: number; promptTokens: number; page: number; delta: number; full: boolean }, moves: Move[]): number {
-    const { sequenceId, promptTokens, page, delta, full } = of;
+  get({ sequenceId, promptTokens }: Pick<Chunk, 'sequenceId' | 'promptTokens'>, { page, delta, isFull }: MovedEntry, moves: Move[]): number {
     if (delta === 0) return page;
     const known = this.#copies.findIndex((copy) => copy?.sequenceId === sequenceId && copy.page === page && copy.delta === delta);
     const slot = known >= 0 ? known : this.#freeSlot();
@@ -44,7 +46,7 @@ export class MovedPages {
     if (known < 0) {
       moves.push({ from: page, to, delta, promptTokens });
       // A page that is still written to is copied anew each time.
-      this.#copies[slot] = full ? { sequenceId, page, delta } : null;
+      this.#copies[slot] = isFull ? { sequenceId, page, delta } : null;
     }
     this.#used.delete(slot);
     this.#used.add(slot);

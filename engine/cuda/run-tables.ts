@@ -1,11 +1,13 @@
 /**
  * A run as numbers: the tables that kernels/CONTRACT.md describes, from chunks and their page lists. What the
- * device is given is one block of tables and two arrays of page ids and their positions. Decode runs are padded
- * to sizes that come back, so that a recorded run serves them all. Pure. Called by cuda-engine.ts.
+ * device is given is one block of tables and two arrays of page ids and their positions; lists that lie in the page tables
+ * that it keeps (kept-tables.ts) are named by their place there. Decode runs are padded to sizes that come back, so that a
+ * recorded run serves them all. Pure. Called by cuda-engine.ts.
  */
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS, type AttentionPlan, type PagePlan } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import { IntList } from './int-list.ts';
+import { positionsOf, type KeptTable } from './kept-tables.ts';
 import type { Move } from './moved-pages.ts';
 import { CHUNK_FIELDS, LIST_FIELDS, tableOffsets, UNIT_FIELDS, type TableName, type TableOffsets, type TableSizes } from './table-layout.ts';
 
@@ -27,14 +29,32 @@ export interface RunModel {
   readonly frequencies: ((sequenceTokens: number) => Float64Array) | null;
 }
 
+/** A page that a list names, to be read as if it stood `delta` tokens later. */
+export interface MovedEntry {
+  readonly page: number;
+  readonly delta: number;
+  /** Whether all its tokens are written. */
+  readonly isFull: boolean;
+}
+
 /** What a chunk reads of the engine's memory between steps. */
 export interface ChunkPlace {
   readonly chunk: Chunk;
   /** Slot of the selection memory, or -1. */
   readonly slot: number;
   readonly fresh: boolean;
+  /** The page table of its sequence, if the device keeps it; null: all its lists are listed. */
+  readonly table: Pick<KeptTable, 'at' | 'positionOf'> | null;
   /** The page to read for a listed one that is to stand elsewhere. */
-  readonly moved: (page: number, delta: number, full: boolean) => number;
+  readonly moved: (chunk: Chunk, listed: MovedEntry) => number;
+}
+
+/** What of the entries is there before the run. */
+export interface Before {
+  /** Entries that lie before those of the run. */
+  readonly firstEntry: number;
+  /** Copies of pages to be made; what the run's lists need is added. */
+  readonly moves: Move[];
 }
 
 export interface EntryRange {
@@ -47,7 +67,7 @@ export interface RunTables {
   readonly offsets: TableOffsets;
   /** [offsets.end bytes] */
   readonly block: ArrayBuffer;
-  /** Page ids. */
+  /** Page ids, behind those that were there before. */
   readonly entries: Int32Array;
   /** Position in the text of each entry's first token; null without windows. */
   readonly entryPositions: Int32Array | null;
@@ -56,7 +76,7 @@ export interface RunTables {
   readonly maxPick: number;
   /** Pages of the longest list. */
   readonly longestList: number;
-  /** Where in `entries` the pages are that hopperUnits read, each once; of none where nothing is widened. */
+  /** Where among all entries the pages are that hopperUnits read, each once; of none where nothing is widened. */
   readonly hopperPages: EntryRange;
   /** Each chunk has one token, and no query head picks for itself. */
   readonly isSingle: boolean;
@@ -68,8 +88,11 @@ export interface RunTables {
 /** Rows of one unit of `attend`. */
 const UNIT_ROWS = 64;
 const NO_PAGES = new Int32Array(0);
+/** Position in the text of a page's first token. */
+type PositionOf = (page: number) => number;
+
 /** Of pages that are no part of a list. */
-const NO_POSITIONS: ReadonlyMap<number, number> = new Map();
+const NO_POSITIONS: PositionOf = () => 0;
 
 /** Room on the right of 1, 2, 4, 8, then in steps of an eighth of the power of two. */
 export function bucketOf(count: number): number {
@@ -87,14 +110,14 @@ function isSingle({ phase, tokens, attention }: Chunk): boolean {
   return phase === 'decode' && tokens.length === 1 && attention.classes.every(({ pickPer }) => pickPer !== 'queryHead');
 }
 
-export function buildRunTables(places: readonly ChunkPlace[], model: RunModel, moves: Move[]): RunTables {
-  return new Builder(places, model, moves).build();
+export function buildRunTables(places: readonly ChunkPlace[], model: RunModel, before: Before): RunTables {
+  return new Builder(places, model, before).build();
 }
 
 class Builder {
   readonly #places: readonly ChunkPlace[];
   readonly #model: RunModel;
-  readonly #moves: Move[];
+  readonly #before: Before;
   readonly #entries: IntList;
   readonly #positions: IntList;
   readonly #chunks: IntList;
@@ -110,10 +133,10 @@ class Builder {
   #maxPick = 0;
   #longestList = 0;
 
-  constructor(places: readonly ChunkPlace[], model: RunModel, moves: Move[]) {
+  constructor(places: readonly ChunkPlace[], model: RunModel, before: Before) {
     this.#places = places;
     this.#model = model;
-    this.#moves = moves;
+    this.#before = before;
     const numEntries = places.reduce((sum, place) => sum + entriesOf(place), 0);
     this.#entries = new IntList(numEntries);
     this.#positions = new IntList(model.hasWindows ? numEntries : 0);
@@ -132,7 +155,7 @@ class Builder {
     const block = new ArrayBuffer(offsets.end);
     this.#fill(block, sizes, offsets);
     return {
-      sizes, offsets, block, moves: this.#moves,
+      sizes, offsets, block, moves: this.#before.moves,
       entries: this.#entries.view(), entryPositions: this.#model.hasWindows ? this.#positions.view() : null,
       maxCandidates: this.#maxCandidates, maxPick: this.#maxPick, longestList: this.#longestList, hopperPages,
       pagesRead: this.#pagesRead, pagesScored: this.#pagesScored,
@@ -141,22 +164,22 @@ class Builder {
   }
 
   /** The chunk's row of the table, its lists, writes and units. */
-  #chunk({ chunk, slot, fresh, moved }: ChunkPlace, index: number, firstRow: number): void {
+  #chunk(place: ChunkPlace, index: number, firstRow: number): void {
+    const { chunk, slot, fresh } = place;
     const { layers, kvHeads } = this.#model;
     const { tokens, start, pageTable, attention, phase } = chunk;
-    const positionOf = this.#model.hasWindows ? positionsOf(pageTable) : null;
-    const ownPages = this.#entries.length;
-    this.#append(pageTable.subarray(Math.floor(start / PAGE_TOKENS), Math.ceil((start + tokens.length) / PAGE_TOKENS)), positionOf);
+    const positionOf = this.#model.hasWindows ? positionOfPages(place) : null;
+    const ownPages = this.#append(pageTable.subarray(Math.floor(start / PAGE_TOKENS), Math.ceil((start + tokens.length) / PAGE_TOKENS)), positionOf);
     const firstList = this.#lists.length / LIST_FIELDS;
     // Decode steps that use earlier picks score nothing.
     const scoresAny = fresh || phase === 'prefill';
-    for (const plan of attention.classes) this.#list(plan, { scoresAny, moved, positionOf });
+    for (const plan of attention.classes) this.#list(plan, { place, scoresAny, positionOf });
     this.#count(chunk, fresh);
     this.#write(chunk, firstRow);
     const perQueryHead = attention.classes.some(({ pickPer }) => pickPer === 'queryHead');
     const numHopper = this.#hopperUnits.length;
     this.#addUnits(chunk, index, perQueryHead);
-    if (this.#hopperUnits.length > numHopper) this.#hopperRanges.push({ first: ownPages, count: this.#entries.length - ownPages });
+    if (this.#hopperUnits.length > numHopper) this.#hopperRanges.push({ first: ownPages, count: this.#nextEntry - ownPages });
     this.#chunks.pushRow(firstRow, tokens.length, start, ownPages);
     this.#chunks.pushRow(slot, fresh ? 1 : 0, phase === 'decode' ? 1 : tokens.length, firstList);
     this.#chunks.pushRow(index * layers * kvHeads, perQueryHead ? 1 : 0, 0, 0);
@@ -165,34 +188,32 @@ class Builder {
 
   /** Chunks of one prompt read the same pages over and over: each is listed once, behind the lists. */
   #listHopperPages(): EntryRange {
-    const first = this.#entries.length;
-    if (!this.#model.widens) return { first, count: 0 };
+    if (!this.#model.widens) return { first: this.#nextEntry, count: 0 };
     const entries = this.#entries.view();
+    const { firstEntry } = this.#before;
     const pages = new Set<number>();
-    for (const { first: from, count } of this.#hopperRanges) for (let i = from; i < from + count; i++) pages.add(entries[i]!);
-    this.#append(Int32Array.from(pages), this.#model.hasWindows ? NO_POSITIONS : null);
-    return { first, count: pages.size };
+    for (const { first, count } of this.#hopperRanges) for (let i = first; i < first + count; i++) pages.add(entries[i - firstEntry]!);
+    return { first: this.#append(Int32Array.from(pages), this.#model.hasWindows ? NO_POSITIONS : null), count: pages.size };
   }
 
-  /** Pages that stand where they were written. */
-  #append(pages: Int32Array, positionOf: ReadonlyMap<number, number> | null): void {
+  /** Where the next page is listed. */
+  get #nextEntry(): number {
+    return this.#before.firstEntry + this.#entries.length;
+  }
+
+  /** Lists pages that stand where they were written. -> where */
+  #append(pages: Int32Array, positionOf: PositionOf | null): number {
+    const at = this.#nextEntry;
     this.#entries.append(pages);
-    if (positionOf !== null) for (const page of pages) this.#positions.push(positionOf.get(page) ?? 0);
+    if (positionOf !== null) for (const page of pages) this.#positions.push(positionOf(page));
+    return at;
   }
 
-  #list({ fixed, positionDelta, candidates, pick, pickPer, tokens }: PagePlan, { scoresAny, moved, positionOf }: Pick<ChunkPlace, 'moved'> & { scoresAny: boolean; positionOf: ReadonlyMap<number, number> | null }): void {
-    const fixedAt = this.#entries.length;
-    if (positionDelta === null) this.#append(fixed, positionOf);
-    else {
-      const isFull = (i: number): boolean => i < fixed.length - 1 || tokens % PAGE_TOKENS === 0;
-      fixed.forEach((page, i) => {
-        this.#entries.push(moved(page, positionDelta[i]!, isFull(i)));
-        if (positionOf !== null) this.#positions.push(positionOf.get(page) ?? 0);
-      });
-    }
-    const candidatesAt = this.#entries.length;
+  #list(plan: PagePlan, { place, scoresAny, positionOf }: { place: ChunkPlace; scoresAny: boolean; positionOf: PositionOf | null }): void {
+    const { fixed, positionDelta, candidates, pick, pickPer, tokens } = plan;
+    const fixedAt = positionDelta === null ? this.#find(fixed, place, positionOf) : this.#appendMoved(plan, place, positionOf);
     const listed = scoresAny ? candidates : NO_PAGES;
-    this.#append(listed, positionOf);
+    const candidatesAt = this.#find(listed, place, positionOf);
     this.#lists.pushRow(fixedAt, fixed.length, candidatesAt, listed.length);
     this.#lists.pushRow(pick, tokens, pickPer === 'queryHead' ? 1 : 0, 0);
     this.#longestList = Math.max(this.#longestList, fixed.length + pick);
@@ -200,6 +221,22 @@ class Builder {
       this.#maxCandidates = Math.max(this.#maxCandidates, candidates.length);
       this.#maxPick = Math.max(this.#maxPick, pick);
     }
+  }
+
+  /** Where pages lie that the device has, or are listed now. */
+  #find(pages: Int32Array, { table }: ChunkPlace, positionOf: PositionOf | null): number {
+    return table?.at(pages) ?? this.#append(pages, positionOf);
+  }
+
+  /** Lists the copies of the fixed pages that move, and the others. -> where */
+  #appendMoved({ fixed, positionDelta, tokens }: PagePlan, { chunk, moved }: ChunkPlace, positionOf: PositionOf | null): number {
+    const at = this.#nextEntry;
+    for (let i = 0; i < fixed.length; i++) {
+      const isFull = i < fixed.length - 1 || tokens % PAGE_TOKENS === 0;
+      this.#entries.push(moved(chunk, { page: fixed[i]!, delta: positionDelta![i]!, isFull }));
+      if (positionOf !== null) this.#positions.push(positionOf(fixed[i]!));
+    }
+    return at;
   }
 
   #count({ attention }: Chunk, fresh: boolean): void {
@@ -310,15 +347,16 @@ export function outputRows({ logits, tokens }: Chunk): number {
   return { none: 0, last: 1, all: tokens.length }[logits];
 }
 
-/** Entries that a chunk may take: its own pages and those of its lists. */
-function entriesOf({ chunk: { start, tokens, attention } }: ChunkPlace): number {
+/** Entries that a chunk is expected to take: its own pages and those of its lists, few where most lie in its kept table. */
+function entriesOf({ chunk: { start, tokens, attention }, table }: ChunkPlace): number {
   const own = Math.ceil((start + tokens.length) / PAGE_TOKENS) - Math.floor(start / PAGE_TOKENS);
-  return attention.classes.reduce((sum, { fixed, candidates }) => sum + fixed.length + candidates.length, own);
+  return table !== null ? own : attention.classes.reduce((sum, { fixed, candidates }) => sum + fixed.length + candidates.length, own);
 }
 
-/** Where in the text each page of the table begins. */
-function positionsOf(pageTable: Int32Array): ReadonlyMap<number, number> {
-  return new Map(Array.from(pageTable, (page, i) => [page, i * PAGE_TOKENS]));
+function positionOfPages({ chunk, table }: ChunkPlace): PositionOf {
+  if (table !== null) return (page) => table.positionOf(page);
+  const positions = positionsOf(chunk.pageTable);
+  return (page) => positions.get(page) ?? 0;
 }
 
 /** How many heads read each list. */

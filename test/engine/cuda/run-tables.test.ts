@@ -1,7 +1,6 @@
 // The tables of a run, read as the kernels read them (engine/cuda/kernels/CONTRACT.md).
 import { describe, expect, test } from 'vitest';
-import type { Move } from '../../../engine/cuda/moved-pages.ts';
-import { bucketOf, buildRunTables, type ChunkPlace, type RunModel } from '../../../engine/cuda/run-tables.ts';
+import { bucketOf, buildRunTables, type Before, type ChunkPlace, type RunModel } from '../../../engine/cuda/run-tables.ts';
 import type { Chunk } from '../../../engine/engine.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
 
@@ -12,17 +11,17 @@ function planOf(change: Partial<PagePlan> = {}): PagePlan {
   return { fixed: none, positionDelta: null, candidates: none, pick: 0, pickPer: 'kvHead', tokens: 0, ...change };
 }
 
-function place(change: Partial<Chunk> & { classes?: readonly PagePlan[]; slot?: number; fresh?: boolean; moved?: ChunkPlace['moved'] }): ChunkPlace {
-  const { classes = [planOf()], slot = -1, fresh = false, moved = (page: number) => page, ...rest } = change;
+function place(change: Partial<Chunk> & { classes?: readonly PagePlan[]; slot?: number; fresh?: boolean; table?: ChunkPlace['table']; moved?: ChunkPlace['moved'] }): ChunkPlace {
+  const { classes = [planOf()], slot = -1, fresh = false, table = null, moved = (_, { page }) => page, ...rest } = change;
   const chunk: Chunk = {
     phase: 'prefill', sequenceId: 1, tokens: Int32Array.of(5), start: 0, pageTable: Int32Array.of(30, 31, 32, 33, 34, 35),
     attention: { classes, classOf: Uint8Array.from({ length: 4 }, (_, i) => i % classes.length), selection: 'fresh' }, promptTokens: 200, logits: 'last', ...rest,
   };
-  return { chunk, slot, fresh, moved };
+  return { chunk, slot, fresh, table, moved };
 }
 
-function build(places: readonly ChunkPlace[], change: Partial<RunModel> = {}, moves: Move[] = []) {
-  const tables = buildRunTables(places, { ...model, ...change }, moves);
+function build(places: readonly ChunkPlace[], change: Partial<RunModel> = {}, before: Before = { firstEntry: 0, moves: [] }) {
+  const tables = buildRunTables(places, { ...model, ...change }, before);
   type Name = Exclude<keyof typeof tables.offsets, 'end'>;
   const ints = (name: Name, count: number): number[] => [...new Int32Array(tables.block, tables.offsets[name], count)];
   const rows = (name: Name, count: number, width: number): number[][] => Array.from({ length: count }, (_, i) => ints(name, count * width).slice(i * width, (i + 1) * width));
@@ -91,7 +90,7 @@ describe('units of attention', () => {
 
 test('pages that move are listed by their copies, and a page is full but for the last of a list', () => {
   const asked: unknown[] = [];
-  const moved = (page: number, delta: number, full: boolean) => { asked.push([page, delta, full]); return delta === 0 ? page : 90 + page; };
+  const moved: ChunkPlace['moved'] = (_, { page, delta, isFull }) => { asked.push([page, delta, isFull]); return delta === 0 ? page : 90 + page; };
   const classes = [planOf({ fixed: Int32Array.of(30, 34, 35), positionDelta: Int32Array.of(64, 0, 64), tokens: 150 })];
   const { tables } = build([place({ start: 350, classes, moved })], { hasWindows: true });
   expect(asked).toEqual([[30, 64, true], [34, 0, true], [35, 64, false]]);

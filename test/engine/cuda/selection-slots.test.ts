@@ -102,9 +102,9 @@ test('any order of picks, truncations and returns gives the slots that one list 
 
 test('a turned copy serves until its delta changes; one of an unfinished page serves one run', () => {
   const pages = new MovedPages(100, 3);
-  const ask = (page: number, delta: number, full = true, sequenceId = 1) => {
+  const ask = (page: number, delta: number, isFull = true, sequenceId = 1) => {
     const moves: Move[] = [];
-    const to = pages.get({ sequenceId, promptTokens: 10, page, delta, full }, moves);
+    const to = pages.get({ sequenceId, promptTokens: 10 }, { page, delta, isFull }, moves);
     return { to, copied: moves.length };
   };
   expect(ask(5, 0)).toEqual({ to: 5, copied: 0 });
@@ -124,7 +124,7 @@ test('a turned copy serves until its delta changes; one of an unfinished page se
 
 test('the copy that was used least recently makes room, and more than there is room for in one run is refused', () => {
   const pages = new MovedPages(100, 2);
-  const ask = (page: number, full = true) => pages.get({ sequenceId: 1, promptTokens: 10, page, delta: 64, full }, []);
+  const ask = (page: number, isFull = true) => pages.get({ sequenceId: 1, promptTokens: 10 }, { page, delta: 64, isFull }, []);
   const [a, b] = [ask(1), ask(2)];
   pages.begin();
   expect(ask(1)).toBe(a);
