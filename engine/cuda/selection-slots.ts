@@ -13,16 +13,59 @@ interface Picks {
   readonly slot: number;
 }
 
+/** What each slot holds, in the order in which it was taken: a list that slots are linked into. */
+class SlotOrder {
+  /** [slots] */
+  readonly #picks: (Picks | null)[];
+  /** Slots taken next after and just before each slot; the last entry stands for both ends. [slots + 1] */
+  readonly #next: Int32Array;
+  readonly #previous: Int32Array;
+
+  constructor(numSlots: number) {
+    this.#picks = Array.from({ length: numSlots }, () => null);
+    this.#next = new Int32Array(numSlots + 1).fill(numSlots);
+    this.#previous = new Int32Array(numSlots + 1).fill(numSlots);
+  }
+
+  append(picks: Picks): void {
+    const end = this.#picks.length;
+    const { slot } = picks;
+    this.#picks[slot] = picks;
+    this.#link(this.#previous[end]!, slot);
+    this.#link(slot, end);
+  }
+
+  remove({ slot }: Picks): void {
+    this.#picks[slot] = null;
+    this.#link(this.#previous[slot]!, this.#next[slot]!);
+  }
+
+  /** The first that suits; null where none does. */
+  oldest(suits: (picks: Picks) => boolean): Picks | null {
+    const end = this.#picks.length;
+    for (let slot = this.#next[end]!; slot !== end; slot = this.#next[slot]!) {
+      const picks = this.#picks[slot]!;
+      if (suits(picks)) return picks;
+    }
+    return null;
+  }
+
+  #link(before: number, after: number): void {
+    this.#next[before] = after;
+    this.#previous[after] = before;
+  }
+}
+
 export class SelectionSlots {
   readonly numSlots: number;
   readonly #free: number[];
-  /** The oldest first. */
-  readonly #picks = new Set<Picks>();
+  readonly #order: SlotOrder;
   /** Of each sequence, by `start`. */
   readonly #bySequence = new Map<number, Picks[]>();
 
   constructor(numSlots: number) {
     this.numSlots = numSlots;
+    this.#order = new SlotOrder(numSlots);
     this.#free = Array.from({ length: numSlots }, (_, i) => numSlots - 1 - i);
   }
 
@@ -37,7 +80,7 @@ export class SelectionSlots {
     this.truncate(sequenceId, start);
     const slot = this.#free.pop() ?? this.#evict(inUse);
     const picks = { sequenceId, start, shape, slot };
-    this.#picks.add(picks);
+    this.#order.append(picks);
     const others = this.#bySequence.get(sequenceId);
     if (others === undefined) this.#bySequence.set(sequenceId, [picks]);
     else others.push(picks);
@@ -51,7 +94,7 @@ export class SelectionSlots {
     const dropped = ofSequence.splice(ofSequence.findIndex(({ start }) => start >= length));
     if (ofSequence.length === 0) this.#bySequence.delete(sequenceId);
     for (const picks of dropped) {
-      this.#picks.delete(picks);
+      this.#order.remove(picks);
       this.#free.push(picks.slot);
     }
   }
@@ -62,18 +105,13 @@ export class SelectionSlots {
 
   /** The oldest that a later one of its sequence stands for; if there is none, the oldest: its sequence picks anew. */
   #evict(inUse: ReadonlySet<number>): number {
-    const victim = this.#oldest((picks) => !inUse.has(picks.slot) && this.#bySequence.get(picks.sequenceId)!.at(-1) !== picks)
-      ?? this.#oldest(({ slot }) => !inUse.has(slot));
+    const victim = this.#order.oldest((picks) => !inUse.has(picks.slot) && this.#bySequence.get(picks.sequenceId)!.at(-1) !== picks)
+      ?? this.#order.oldest(({ slot }) => !inUse.has(slot));
     if (victim === null) throw new RangeError(`a run picks pages for more than ${this.numSlots} chunks`);
-    this.#picks.delete(victim);
+    this.#order.remove(victim);
     const ofSequence = this.#bySequence.get(victim.sequenceId)!;
     ofSequence.splice(ofSequence.indexOf(victim), 1);
     if (ofSequence.length === 0) this.#bySequence.delete(victim.sequenceId);
     return victim.slot;
-  }
-
-  #oldest(suits: (picks: Picks) => boolean): Picks | null {
-    for (const picks of this.#picks) if (suits(picks)) return picks;
-    return null;
   }
 }
