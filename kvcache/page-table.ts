@@ -8,6 +8,8 @@ const RELEASED = -1;
 export class PageTable {
   #entries = new Int32Array(16);
   #length = 0;
+  /** What `entries` gives; null until it is asked for. */
+  #view: Int32Array | null = null;
   #releasedFrom = 0;
   #releasedTo = 0;
 
@@ -23,7 +25,7 @@ export class PageTable {
 
   /** Physical page of each 64 positions, -1 where released: a view, valid until the next push. [length] */
   get entries(): Int32Array {
-    return this.#entries.subarray(0, this.#length);
+    return this.#view ??= this.#entries.subarray(0, this.#length);
   }
 
   push(page: number): void {
@@ -33,6 +35,7 @@ export class PageTable {
       this.#entries = grown;
     }
     this.#entries[this.#length++] = page;
+    this.#view = null;
   }
 
   /** Puts another page in an entry that is not released; returns the page it had. */

@@ -60,6 +60,8 @@ export class Sequence {
   missingRows = 0;
   #text: Int32Array;
   #length: number;
+  /** The first #length of #text: views are made once a token, not each time that one is asked for. */
+  #view: Int32Array;
 
   constructor({ id, submission, choice, sampler, leader }: SequenceOptions) {
     this.id = id;
@@ -69,6 +71,7 @@ export class Sequence {
     this.leader = leader;
     this.speculation = submission.request.speculation.speculation === 'off' ? null : new SpeculationRecord();
     this.#text = submission.request.promptIds;
+    this.#view = this.#text;
     this.#length = this.#text.length;
     this.resumedLength = this.#length;
   }
@@ -83,7 +86,7 @@ export class Sequence {
 
   /** Prompt and generated tokens: a view, valid until the next append. [length] */
   get text(): Int32Array {
-    return this.#text.subarray(0, this.#length);
+    return this.#view;
   }
 
   get length(): number {
@@ -142,5 +145,6 @@ export class Sequence {
       this.#text = grown;
     }
     this.#text[this.#length++] = token;
+    this.#view = this.#text.subarray(0, this.#length);
   }
 }

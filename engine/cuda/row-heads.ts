@@ -29,11 +29,23 @@ const RECORD = 2 * HEAD_TOKENS + 4;
 /** A colder row has one token, whatever is divided by. */
 const MOST_INVERSE = 1e30;
 
+/** Where one head lies in the memory that heads are copied to. */
+interface HeadViews {
+  readonly tokens: Int32Array;
+  readonly logits: Float32Array;
+  /** Of what is not in the head; at the row's temperature. */
+  readonly sums: Float32Array;
+  /** 1 where the row has a largest logit. */
+  readonly isSound: Int32Array;
+}
+
 export class RowHeads {
   readonly #parts: RowHeadParts;
   readonly #numParts: number;
   /** Temperatures, then heads. */
   #host: PinnedBuffer | null = null;
+  /** Of each row that was made last: heads of as many rows lie where they lay. */
+  #views: readonly HeadViews[] = [];
   #row: PinnedBuffer | null = null;
   /** Runs since the beginning: rows of an earlier one are gone. */
   #run = 0;
@@ -73,22 +85,29 @@ export class RowHeads {
 
   /** One of the `rows` rows that were made, after the stream has done them. A row that has no largest logit comes whole. */
   read(logits: bigint, row: number, rows: number): LogitRow {
-    const { vocab } = this.#parts;
-    const at = 4 * (rows + row * RECORD);
-    const { view } = this.#host!;
-    const sums = new Float32Array(view, at + 8 * HEAD_TOKENS, 2);
-    const isSound = new Int32Array(view, at + 8 * HEAD_TOKENS + 8, 1)[0] === 1;
+    if (this.#views.length !== rows) this.#views = this.#viewsOf(rows);
+    const { tokens, logits: largest, sums, isSound } = this.#views[row]!;
+    if (isSound[0] !== 1) return this.#fetch(logits, row);
     const run = this.#run;
-    const whole = (): Float32Array => {
-      if (run !== this.#run) throw new Error('a row of logits is asked for after the next step has begun');
-      return this.#fetch(logits, row);
-    };
-    if (!isSound) return whole();
-    const count = Math.min(HEAD_TOKENS, vocab);
     return {
-      tokens: new Int32Array(view, at, count), logits: new Float32Array(view, at + 4 * HEAD_TOKENS, count), vocab,
-      rest: sums[0]!, restAtTemperature: sums[1]!, whole,
+      tokens, logits: largest, vocab: this.#parts.vocab, rest: sums[0]!, restAtTemperature: sums[1]!,
+      whole: () => {
+        if (run !== this.#run) throw new Error('a row of logits is asked for after the next step has begun');
+        return this.#fetch(logits, row);
+      },
     };
+  }
+
+  #viewsOf(rows: number): readonly HeadViews[] {
+    const { view } = this.#host!;
+    const count = Math.min(HEAD_TOKENS, this.#parts.vocab);
+    return Array.from({ length: rows }, (_, row) => {
+      const at = 4 * (rows + row * RECORD);
+      return {
+        tokens: new Int32Array(view, at, count), logits: new Float32Array(view, at + 4 * HEAD_TOKENS, count),
+        sums: new Float32Array(view, at + 8 * HEAD_TOKENS, 2), isSound: new Int32Array(view, at + 8 * HEAD_TOKENS + 8, 1),
+      };
+    });
   }
 
   /** A copy of a row. [vocab] */
@@ -102,7 +121,10 @@ export class RowHeads {
 
   #hostOf(rows: number): PinnedBuffer {
     const bytes = 4 * rows * (1 + RECORD);
-    if (this.#host === null || this.#host.view.byteLength < bytes) this.#host = this.#parts.memory.pin(2 * bytes);
+    if (this.#host === null || this.#host.view.byteLength < bytes) {
+      this.#host = this.#parts.memory.pin(2 * bytes);
+      this.#views = [];
+    }
     return this.#host;
   }
 }
