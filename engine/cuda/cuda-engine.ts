@@ -4,7 +4,7 @@
  * before are replayed as graphs. Knows no techniques. Built by engine/create.ts, called by the scheduler.
  */
 import { setImmediate as afterMessages } from 'node:timers/promises';
-import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
+import { MAX_MOVED_PAGES, PAGE_TOKENS, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
 import { checkChunk, type Geometry } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import type { StepRows } from '../logit-row.ts';
@@ -255,7 +255,7 @@ export class CudaEngine implements Engine {
     const { attention, sequenceId, start, phase } = chunk;
     const table = phase === 'decode' ? this.#kept.of(chunk) : null;
     if (attention.classes.every(({ pick }) => pick === 0)) return { chunk, slot: -1, fresh: false, table, moved };
-    const shape = attention.classes.map(({ pick, pickPer }) => `${pick}${pickPer}`).join();
+    const shape = shapeOf(attention);
     const kept = attention.selection === 'reuse' ? this.#slots.recall(sequenceId, shape) : null;
     const slot = kept ?? this.#slots.take(sequenceId, start, shape, inUse);
     inUse.add(slot);
@@ -342,4 +342,11 @@ export class CudaEngine implements Engine {
     const partials = 4 * this.device.properties.multiprocessors * kvHeads * 64 * (headPad(headDim) + 2) * 4;
     return CudaOps.activationBytes(this.#model, stepTokens) + partials + 128 * this.#vocabStride * 4 + (256 << 20);
   }
+}
+
+/** What two plans have in common whose picks can stand for each other's. */
+function shapeOf({ classes }: AttentionPlan): string {
+  let shape = '';
+  for (const { pick, pickPer } of classes) shape += `${pick}${pickPer} `;
+  return shape;
 }

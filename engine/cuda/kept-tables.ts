@@ -122,6 +122,8 @@ export class KeptTable {
   /** The first #length entries are those of #source. */
   #row: Int32Array;
   #length = 0;
+  /** The bytes of these entries in #row and in #source: views that last until a table has grown. */
+  #bytes: readonly [kept: Uint8Array, source: Uint8Array] | null = null;
   /** Entries that were checked; of the others some may be -1. */
   #checked: Stretch = NOTHING;
   /** Entries that the device has not got. */
@@ -140,9 +142,10 @@ export class KeptTable {
 
   /** The first `length` entries of `source` are the table from now on. */
   bring(source: Int32Array, length: number): void {
+    if (source === this.#source && length === this.#length && this.#isUnchanged()) return;
     const same = firstDifference(this.#row, source, Math.min(this.#length, length));
     this.#source = source;
-    if (same === length && length === this.#length) return;
+    this.#bytes = null;
     this.#row.set(source.subarray(same, length), same);
     this.#length = length;
     this.#checked = upTo(this.#checked, same);
@@ -184,7 +187,13 @@ export class KeptTable {
   move(row: Int32Array): void {
     row.set(this.#row.subarray(0, this.#length));
     this.#row = row;
+    this.#bytes = null;
     this.#news = { from: 0, to: this.#length };
+  }
+
+  #isUnchanged(): boolean {
+    this.#bytes ??= [bytesOf(this.#row, this.#length), bytesOf(this.#source, this.#length)];
+    return Buffer.compare(...this.#bytes) === 0;
   }
 
   /** Which entry a view of the page table begins with; null for few pages, and for those that are no view of it. */
