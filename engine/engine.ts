@@ -80,6 +80,12 @@ export interface Engine {
    */
   run(step: readonly Chunk[]): Promise<StepResult>;
   /**
+   * To be called while a step runs, by who expects to run this one next: of its chunks everything is settled but the tokens,
+   * one a chunk, which are put into the same arrays before `run` is called with this same step. Changes nothing else: any
+   * other step may be run instead. Absent where planning a step takes no time from a device.
+   */
+  prepare?(step: readonly Chunk[]): void;
+  /**
    * Forgets a sequence's tokens from position `length` on, as if they had never been computed: statistics of
    * the logical page that `length` falls into hold its remaining keys again, and pages picked from there on
    * are dropped for those picked before. To be called before the next step of the sequence.

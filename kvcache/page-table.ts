@@ -7,6 +7,8 @@ const RELEASED = -1;
 
 export class PageTable {
   #entries = new Int32Array(16);
+  /** How often an entry that was there became another. */
+  numChanges = 0;
   #length = 0;
   /** What `entries` gives; null until it is asked for. */
   #view: Int32Array | null = null;
@@ -42,6 +44,7 @@ export class PageTable {
   replace(index: number, page: number): number {
     const replaced = this.#entries[index]!;
     this.#entries[index] = page;
+    this.numChanges++;
     return replaced;
   }
 
@@ -54,6 +57,7 @@ export class PageTable {
     if (range.from !== this.#releasedFrom) throw new Error(`released from entry ${this.#releasedFrom}, now from ${range.from}`);
     const pages = this.#entries.slice(from, to);
     this.#entries.fill(RELEASED, from, to);
+    this.numChanges++;
     this.#releasedTo = to;
     return pages;
   }

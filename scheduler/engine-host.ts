@@ -43,10 +43,9 @@ export class EngineHost {
     await this.#parts.draftEngine?.close();
   }
 
-  /** Messages that have arrived are let in between two steps. */
+  /** Messages that have arrived are let in between two steps, unless they were while a device worked. */
   async #turn(): Promise<void> {
-    await this.#loop.step();
-    await afterMessages();
+    if (!await this.#loop.step()) await afterMessages();
   }
 
   #sleep(): Promise<void> {

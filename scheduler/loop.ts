@@ -10,6 +10,7 @@ import { wholePages } from '../kvcache/page-owner.ts';
 import { Commit } from './commit.ts';
 import { CostModel } from './cost-model.ts';
 import { Drafting } from './drafting.ts';
+import { Foresight } from './foresight.ts';
 import { gaugesOf } from './gauges.ts';
 import { LiveSequences } from './live-sequences.ts';
 import type { EngineGauges, EngineProcessOptions, FailureCode, FromEngine, ToEngine } from './messages.ts';
@@ -57,6 +58,7 @@ export class Loop {
   readonly #drafting: Drafting;
   readonly #scheduler: Scheduler;
   readonly #commit: Commit;
+  readonly #foresight: Foresight;
   #inbox: Command[] = [];
   #failedSteps = 0;
   #lastFailure = '';
@@ -67,6 +69,7 @@ export class Loop {
     const { engine, options, draftEngine = null, now } = parts;
     this.#parts = parts;
     this.#kv = kvCacheOf(engine);
+    this.#foresight = new Foresight(engine, this.#kv);
     const maxModelLen = options.maxModelLen || engine.spec.contextLength;
     this.#draftKv = draftEngine === null ? null : kvCacheOf(draftEngine);
     this.#drafting = new Drafting({
@@ -92,8 +95,11 @@ export class Loop {
     this.#inbox.push(command);
   }
 
-  /** One turn. Rejects when the engine has failed for good; the sequences of a failed step have ended by then. */
-  async step(): Promise<void> {
+  /**
+   * One turn. -> whether messages were let in during it, as an engine that works apart does. Rejects when the engine has
+   * failed for good; the sequences of a failed step have ended by then.
+   */
+  async step(): Promise<boolean> {
     this.#takeMessages();
     this.#endLate();
     const scheduled = this.#scheduler.plan(this.#parts.now());
@@ -101,6 +107,7 @@ export class Loop {
     this.#isReportHeld = this.#mayHoldReport(scheduled.length > 0);
     if (!this.#isReportHeld) this.#report();
     if (this.#failedSteps >= MAX_FAILED_STEPS) throw new Error(`${this.#failedSteps} steps failed in a row: ${this.#lastFailure}`);
+    return scheduled.length > 0 && this.#parts.engine.worksApart === true;
   }
 
   /** Ends everything that is left, for a reason that is not its own. */
@@ -144,10 +151,11 @@ export class Loop {
     // Drafting takes passes of its own: nobody waits for these to hear of the step before.
     if (scheduled.some(({ draftTokens }) => draftTokens > 0)) this.#reportHeld();
     const drafts = await this.#drafting.draft(scheduled);
-    const plan = scheduled.flatMap((each) => chunksOf(each, drafts.get(each.sequence) ?? null));
+    const plan = this.#foresight.take(scheduled) ?? scheduled.flatMap((each) => chunksOf(each, drafts.get(each.sequence) ?? null));
     const startMs = this.#parts.now();
     const running = this.#parts.engine.run(plan);
     this.#reportHeld();
+    this.#foresight.look(plan);
     const result = await running;
     return { plan, drafts, result, runMs: this.#parts.now() - startMs };
   }

@@ -55,6 +55,19 @@ export function chunksOf({ sequence, tokens }: Scheduled, draft: Draft | null): 
   return chunks;
 }
 
+/**
+ * The chunk after a decode chunk of one token that runs, but for its token, which is 0 until it is known: what chunksOf
+ * gives for it when the sequence has gone on.
+ */
+export function planNextDecode({ sequence, start, promptTokens }: PlannedChunk): PlannedChunk {
+  const pageTable = sequence.pages!.table.entries;
+  const plan = sequence.policy.plan(pageTable, start + 1, 1, 'decode');
+  return {
+    sequence, phase: 'decode', reads: readsOf(plan, 1), sequenceId: sequence.id, tokens: new Int32Array(1), start: start + 1, pageTable,
+    attention: plan, promptTokens, logits: 'last', headTemperature: sequence.sampler.temperature, drafted: [],
+  };
+}
+
 /** What a step computes of one sequence: tokens of its text, then drafted ones. */
 class Piece {
   readonly sequence: Sequence;

@@ -5,7 +5,7 @@
  */
 import { setImmediate as afterMessages } from 'node:timers/promises';
 import { MAX_MOVED_PAGES, PAGE_TOKENS, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
-import { checkChunk, type Geometry } from '../check-chunk.ts';
+import { checkChunk, countMovedPages, type Geometry } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import type { StepRows } from '../logit-row.ts';
 import { decode } from '../model/decoder.ts';
@@ -30,6 +30,7 @@ import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
 import { RecordedRuns } from './recorded-runs.ts';
+import { PreparedStep } from './prepared-step.ts';
 import { planRuns } from './run-planner.ts';
 import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
 import { RunUpload } from './run-upload.ts';
@@ -102,6 +103,7 @@ export class CudaEngine implements Engine {
   #slots: SelectionSlots;
   #selection: DeviceBuffer;
   #maxPick = FIRST_PICK;
+  #prepared: PreparedStep | null = null;
 
   /** Reads all weights; the caller may close them afterwards. Throws UnsupportedModelError for the operator. */
   constructor(options: CudaEngineOptions) {
@@ -159,6 +161,14 @@ export class CudaEngine implements Engine {
     return { ...this.#finish(), ...reads };
   }
 
+  /** Copies of pages that move are noted as made when they are planned: where there are any, nothing is prepared. */
+  prepare(step: readonly Chunk[]): void {
+    this.#dropPrepared();
+    if (step.length === 0 || step.some(({ attention }) => countMovedPages(attention) > 0)) return;
+    for (const chunk of step) this.#check(chunk);
+    if (this.#planRuns(step).length === 1) this.#prepared = new PreparedStep(step, this.#makeTables(step));
+  }
+
   truncate({ sequenceId, pageTable }: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void {
     this.#slots.truncate(sequenceId, length);
     // Statistics need nothing: a key that is written makes those of its logical page anew.
@@ -198,14 +208,17 @@ export class CudaEngine implements Engine {
 
   /** Puts a step on the stream. */
   #issue(step: readonly Chunk[]): Pick<StepResult, 'pagesRead' | 'pagesScored'> {
-    for (const chunk of step) this.#check(chunk);
+    const prepared = this.#takePrepared(step);
+    if (prepared === null) for (const chunk of step) this.#check(chunk);
     const [from, to] = this.#stepEvents;
-    const runs = planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
+    const runs = prepared === null ? this.#planRuns(step) : [step];
     this.#logits.begin(runs);
     let pagesRead = 0;
     let pagesScored = 0;
     runs.forEach((chunks, run) => {
-      const tables = this.#run(chunks, run === 0 ? () => { this.device.mark(from); } : () => undefined);
+      const tables = prepared ?? this.#makeTables(chunks);
+      if (run === 0) this.device.mark(from);
+      this.#run(chunks, tables);
       this.#logits.fetch(run);
       pagesRead += tables.pagesRead;
       pagesScored += tables.pagesScored;
@@ -228,8 +241,29 @@ export class CudaEngine implements Engine {
     return { ...this.#logits.read(), deviceMs: this.deviceMilliseconds };
   }
 
-  /** `begins` is called when the first thing is about to be put on the stream. */
-  #run(chunks: readonly Chunk[], begins: () => void): RunTables {
+  /** The tables of a step that was prepared; null for any other: what was prepared instead is dropped. */
+  #takePrepared(step: readonly Chunk[]): RunTables | null {
+    if (this.#prepared?.step !== step) {
+      this.#dropPrepared();
+      return null;
+    }
+    const tables = this.#prepared.complete(this.#model.vocab);
+    this.#prepared = null;
+    return tables;
+  }
+
+  /** Picks that were planned and will not be made are no picks. */
+  #dropPrepared(): void {
+    for (const { sequenceId, start } of this.#prepared?.step ?? []) this.#slots.truncate(sequenceId, start);
+    this.#prepared = null;
+  }
+
+  #planRuns(step: readonly Chunk[]): (readonly Chunk[])[] {
+    return planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
+  }
+
+  /** Plans a run: which slots its picks take, which pages are copied, and its tables. */
+  #makeTables(chunks: readonly Chunk[]): RunTables {
     const moves: Move[] = [];
     this.#moved.begin();
     this.#makeRoomForPicks(chunks);
@@ -238,8 +272,12 @@ export class CudaEngine implements Engine {
     const places = chunks.map((chunk) => this.#place(chunk, moved, inUse));
     const tables = buildRunTables(places, this.#runModel, { firstEntry: this.#kept.length, moves });
     for (const chunk of chunks) if (chunk.phase === 'prefill') this.#slots.truncate(chunk.sequenceId, chunk.start);
-    begins();
-    this.#movePages(moves);
+    return tables;
+  }
+
+  /** Puts a run on the stream. */
+  #run(chunks: readonly Chunk[], tables: RunTables): void {
+    this.#movePages(tables.moves);
     const addresses = this.#addresses(tables);
     const issue = (): void => {
       this.#turnTable(tables, addresses);
@@ -247,7 +285,6 @@ export class CudaEngine implements Engine {
     };
     if (isDecodeRun(chunks)) this.#recorded.run(this.#keyOf(tables), issue);
     else issue();
-    return tables;
   }
 
   /** Where the chunk's picks lie, and whether they are made in this run. */
