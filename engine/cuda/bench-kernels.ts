@@ -24,7 +24,8 @@ import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts } from './matrix-products.ts';
 import { randomNumbers } from './random-weights.ts';
 import { RowHeads } from './row-heads.ts';
-import { buildRunTables, type MovedEntry, type RunTables } from './run-tables.ts';
+import type { MovedEntry } from './moved-pages.ts';
+import { buildRunTables, type RunTables } from './run-tables.ts';
 import { Workspace } from './workspace.ts';
 
 const libraries = { folder: process.env['LONGSPAN_CUDA_LIBRARIES'] ?? '', environment: process.env };

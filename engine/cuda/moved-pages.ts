@@ -5,7 +5,14 @@
  */
 
 import type { Chunk } from '../engine.ts';
-import type { MovedEntry } from './run-tables.ts';
+
+/** A page that a list names, to be read as if it stood `delta` tokens later. */
+export interface MovedEntry {
+  readonly page: number;
+  readonly delta: number;
+  /** Whether all its tokens are written. */
+  readonly isFull: boolean;
+}
 
 /** One copy to make before the run: kernels/turn_pages.cu. */
 export interface Move {

@@ -8,7 +8,7 @@ import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS, type AttentionPlan, type PagePlan } f
 import type { Chunk } from '../engine.ts';
 import { IntList } from './int-list.ts';
 import { positionsOf, type KeptTable } from './kept-tables.ts';
-import type { Move } from './moved-pages.ts';
+import type { Move, MovedEntry } from './moved-pages.ts';
 import { CHUNK_FIELDS, LIST_FIELDS, tableOffsets, UNIT_FIELDS, type TableName, type TableOffsets, type TableSizes } from './table-layout.ts';
 
 export interface RunModel {
@@ -27,14 +27,6 @@ export interface RunModel {
   readonly widens: boolean;
   /** Radians per position for a sequence of so many tokens, where they depend on it (dynamic RoPE); null else. [pairs] */
   readonly frequencies: ((sequenceTokens: number) => Float64Array) | null;
-}
-
-/** A page that a list names, to be read as if it stood `delta` tokens later. */
-export interface MovedEntry {
-  readonly page: number;
-  readonly delta: number;
-  /** Whether all its tokens are written. */
-  readonly isFull: boolean;
 }
 
 /** What a chunk reads of the engine's memory between steps. */

@@ -1,8 +1,9 @@
 import { expect, test } from 'vitest';
 import { FakeEngine } from '../../engine/fake/fake-engine.ts';
-import type { Engine } from '../../engine/engine.ts';
+import type { Chunk, Engine } from '../../engine/engine.ts';
 import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
 import { NO_SPECULATION, type GenerationRequest, type SequenceEvent, type SpeculationSettings, type StepCounters } from '../../scheduler/messages.ts';
+import { chunksOf, type PlannedChunk } from '../../scheduler/step-plan.ts';
 import { bench, dense, drafting, prompt, request, timed, type Bench } from './build.ts';
 import { ListEngine } from './list-engine.ts';
 
@@ -147,16 +148,39 @@ function thinning<E extends Engine>(engine: E): { engine: E; rows: () => number 
   return { engine, rows: () => rows };
 }
 
+/**
+ * `engine`, as one that steps are prepared for, counting those that were run so: they are what is planned without foresight,
+ * and the pages that they name are those that they named when they were prepared.
+ */
+function preparing(engine: Engine): { engine: Engine; steps: () => number } {
+  let prepared: readonly Chunk[] = [];
+  let named: unknown = null;
+  const namedBy = (step: readonly Chunk[]) => step.map(({ pageTable, attention }) => structuredClone({ pageTable: pageTable.slice(), classes: attention.classes }));
+  let steps = 0;
+  const run: Engine['run'] = (step) => {
+    if (step === prepared) {
+      steps++;
+      expect(namedBy(step)).toEqual(named);
+      for (const chunk of step as readonly PlannedChunk[]) expect([chunk]).toEqual(chunksOf({ sequence: chunk.sequence, tokens: 1, draftTokens: 0 }, null));
+    }
+    return engine.run(step);
+  };
+  return { engine: { ...engine, run, prepare: (step) => { [prepared, named] = [step, namedBy(step)]; } }, steps: () => steps };
+}
+
 const engines = [
   { name: 'fake engine', steps: 10_000, create: (pages: number) => new FakeEngine({ pages, vocab: 300, headOrder: Int32Array.of(0, 1, 2, 3), stop: { token: STOP, share: 0.01 } }) },
   { name: 'engine that feels every list', steps: 3_000, create: (pages: number) => new ListEngine(pages) },
+  { name: 'engine that prepares steps', steps: 3_000, create: (pages: number) => new ListEngine(pages) },
   { name: 'engine with a sliding window', steps: 3_500, create: (pages: number) => new ListEngine(pages, { slidingWindow: [null, 200] }) },
 ];
 
-test.each(engines)(`$steps random steps on the $name keep integrity, end every request once, and change no result (SCHEDULE_SEED=${SEED})`, async ({ steps, create }) => {
+test.each(engines)(`$steps random steps on the $name keep integrity, end every request once, and change no result (SCHEDULE_SEED=${SEED})`, async ({ name, steps, create }) => {
   const clock = { ms: 0 };
   const { engine, rows } = thinning(create(PAGES));
-  const busy = bench({ engine: timed(engine, clock), draftEngine: create(12), clock, maxSequences: 8, stepTokens: 256, targetGapMs: 12 });
+  const prepares = preparing(timed(engine, clock));
+  const isPreparing = name === 'engine that prepares steps';
+  const busy = bench({ engine: isPreparing ? prepares.engine : timed(engine, clock), draftEngine: create(12), clock, maxSequences: 8, stepTokens: 256, targetGapMs: 12 });
   const schedule = new Schedule(busy, randomFrom(SEED));
   for (let step = 0; step < steps; step++) await schedule.step();
   await busy.finish();
@@ -190,7 +214,7 @@ test.each(engines)(`$steps random steps on the $name keep integrity, end every r
   const codes = new Set([...schedule.ends.values()].map((end) => (end.type === 'failed' ? end.code : end.reason)));
   console.log({
     seed: SEED, requests: schedule.requests.length, ended: schedule.ends.size, dropped: schedule.dropped.size, codes: [...codes],
-    drafted: sum('draftedTokens'), accepted: sum('acceptedTokens'), preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'), rows: rows(),
+    drafted: sum('draftedTokens'), accepted: sum('acceptedTokens'), preemptions: sum('preemptions'), recomputed: sum('recomputedTokens'), hits: sum('prefixHitTokens'), rows: rows(), prepared: prepares.steps(),
   });
   // The schedule must have been a hard one.
   expect(rows()).toBeGreaterThan(500);
@@ -199,5 +223,6 @@ test.each(engines)(`$steps random steps on the $name keep integrity, end every r
   expect(sum('prefixHitTokens')).toBeGreaterThan(5000);
   expect(sum('draftedTokens') - sum('acceptedTokens')).toBeGreaterThan(1000);
   expect(sum('acceptedTokens')).toBeGreaterThan(20);
+  if (isPreparing) expect(prepares.steps()).toBeGreaterThan(100);
   if (steps === 10_000) expect(codes).toContain('deadline_exceeded');
 }, 300_000);

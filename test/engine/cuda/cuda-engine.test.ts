@@ -20,6 +20,7 @@ import { fixtureCases } from '../fixtures.cases.ts';
 import { chunkOf, dense, picking, randomText, readText, relativeError, type Planner } from '../texts.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 import { buildFakeCuda } from './fake-cuda.ts';
+import { preparedCases } from './prepared.cases.ts';
 import { rowHeadCases } from './row-head.cases.ts';
 
 const device: SearchSettings = { folder: process.env['LONGSPAN_CUDA_LIBRARIES'] ?? '', environment: process.env };
@@ -74,6 +75,7 @@ function ownCases(libraries: SearchSettings): void {
   describe.each([[64, 2], [128, 4]])('heads of %i channels, %i for each KV head', (headDim, group) => { wideHeadCases(libraries, headDim, group); });
   describe('weights of bf16 checkpoints', () => { exactCases(libraries); });
   describe.each(kinds)('rows of logits by their heads, %s', (_, fast) => { rowHeadCases((model) => open(libraries, model, 20, { precision: 'fp16', fast })); });
+  describe.each(kinds)('kept page tables and prepared steps, %s', (_, fast) => { preparedCases((model) => open(libraries, model, 60, { precision: 'fp16', fast })); });
   describe.each(['int8', 'fp8'] as const)('KV memory in %s', (kvFormat) => { byteKvCases(libraries, kvFormat, byteKvBounds[kvFormat]); });
   describe('weights in fp8', () => { fp8Cases(libraries); });
   describe.each(kinds)('memory and recorded runs, %s', (_, fast) => { recordedCases(libraries, fast); });

@@ -204,6 +204,17 @@ test('two tables of one sequence in a step are told apart', () => {
   for (let start = 6000; start < 6003; start++) step(kept, tables.map((pageTable) => chunkOf(1, pageTable, { start })), device);
 });
 
+test('a list is a stretch of a table only within what the chunk has of it', () => {
+  const kept = new KeptTables(PAGES);
+  const memory = Int32Array.from({ length: 100 }, (_, i) => i);
+  const pageTable = memory.subarray(20, 80);
+  const table = kept.bring({ sequenceId: 1, pageTable, start: 3199, tokens: new Int32Array(1) });
+  expect(table.at(pageTable.subarray(10, 50))).toBe(table.first + 10);
+  expect(table.at(pageTable.subarray(10, 51))).toBeNull();
+  expect(table.at(memory.subarray(19, 50))).toBeNull();
+  expect(table.at(pageTable.slice(10, 50))).toBeNull();
+});
+
 test('a released entry may lie in a table, not in a list', () => {
   const kept = new KeptTables(PAGES);
   const pageTable = Int32Array.from({ length: 100 }, (_, i) => (i < 40 ? -1 : i));

@@ -1,5 +1,6 @@
 // The tables of a run, read as the kernels read them (engine/cuda/kernels/CONTRACT.md).
 import { describe, expect, test } from 'vitest';
+import type { MovedEntry } from '../../../engine/cuda/moved-pages.ts';
 import { bucketOf, buildRunTables, type Before, type ChunkPlace, type RunModel } from '../../../engine/cuda/run-tables.ts';
 import type { Chunk } from '../../../engine/engine.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
@@ -12,7 +13,7 @@ function planOf(change: Partial<PagePlan> = {}): PagePlan {
 }
 
 function place(change: Partial<Chunk> & { classes?: readonly PagePlan[]; slot?: number; fresh?: boolean; table?: ChunkPlace['table']; moved?: ChunkPlace['moved'] }): ChunkPlace {
-  const { classes = [planOf()], slot = -1, fresh = false, table = null, moved = (_, { page }) => page, ...rest } = change;
+  const { classes = [planOf()], slot = -1, fresh = false, table = null, moved = (_: Chunk, { page }: MovedEntry) => page, ...rest } = change;
   const chunk: Chunk = {
     phase: 'prefill', sequenceId: 1, tokens: Int32Array.of(5), start: 0, pageTable: Int32Array.of(30, 31, 32, 33, 34, 35),
     attention: { classes, classOf: Uint8Array.from({ length: 4 }, (_, i) => i % classes.length), selection: 'fresh' }, promptTokens: 200, logits: 'last', ...rest,
