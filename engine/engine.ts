@@ -71,7 +71,10 @@ export interface Engine {
    * have as many rows as `pages` whole ones. An id begins with all rows when its first token is written.
    */
   readonly pageIds: number;
-  /** True where `run` returns while a device works: what its caller does before awaiting the result costs no time. */
+  /**
+   * True where `run` returns while a device works: what its caller does before awaiting the result costs no time. Messages are
+   * let in before the result is there.
+   */
   readonly worksApart?: boolean;
   /**
    * Computes the chunks, writes their keys and values to their pages, updates the page statistics.

@@ -107,7 +107,7 @@ export class Loop {
     this.#isReportHeld = this.#mayHoldReport(scheduled.length > 0);
     if (!this.#isReportHeld) this.#report();
     if (this.#failedSteps >= MAX_FAILED_STEPS) throw new Error(`${this.#failedSteps} steps failed in a row: ${this.#lastFailure}`);
-    return scheduled.length > 0 && this.#parts.engine.worksApart === true;
+    return scheduled.length > 0 && this.#failedSteps === 0 && this.#parts.engine.worksApart === true;
   }
 
   /** Ends everything that is left, for a reason that is not its own. */

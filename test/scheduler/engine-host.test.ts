@@ -71,6 +71,27 @@ describe('an engine host', () => {
     expect(inbox.messages.length).toBeLessThanOrEqual(numSteps + 2);
   });
 
+  test('lets messages in while a device works, and then not once more', async () => {
+    const inner = new FakeEngine({ pages: 64, vocab: 1000 });
+    const engine = Object.assign(inner, { worksApart: true });
+    const run = inner.run.bind(inner);
+    let [turns, steps, isOver] = [0, 0, false];
+    const count = (): void => { turns++; if (!isOver) setImmediate(count); };
+    engine.run = async (step) => {
+      steps++;
+      await new Promise(setImmediate);
+      return run(step);
+    };
+    const { host: running, inbox } = host(engine);
+    running.receive({ type: 'submit', request: request(1, { maxTokens: 3000 }) });
+    setImmediate(count);
+    setTimeout(() => { running.receive({ type: 'abort', id: 1, choice: null, reason: 'client' }); }, 20);
+    await inbox.until(({ messages }) => messages.some((message) => message.type === 'step' && message.counters.decodeTokens > 0 && message.gauges.pagesHeld === 0));
+    isOver = true;
+    expect(steps).toBeLessThan(3000);
+    expect(turns).toBeLessThan(steps + 10);
+  });
+
   test('fails what is left when it is closed', async () => {
     const { host: running, inbox } = host();
     running.receive({ type: 'submit', request: request(1, { maxTokens: 3000 }) });
