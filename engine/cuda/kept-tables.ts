@@ -2,7 +2,7 @@
  * Page tables of the sequences that decode, kept from one step to the next: on the host, with what of them is checked,
  * and as rows on the device. A list that is a stretch of its sequence's table is named by where it lies in the row:
  * its pages are neither checked nor listed nor copied again. Nobody has to say that a table has changed: each step
- * compares it with what is kept, which takes a hundredth of listing it. Knows page ids only. Owned by cuda-engine.ts;
+ * compares it with what is kept, bytes with bytes, which costs little. Knows page ids only. Owned by cuda-engine.ts;
  * run-tables.ts asks where lists lie.
  */
 import { PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
