@@ -27,7 +27,7 @@ const PREFILL_ROWS = 8192;
 
 const dense: AttentionSettings = {
   attention: 'dense', tokenBudget: 4096, sinkTokens: 128, localTokens: 1024, streamingHeads: 0,
-  selectionInterval: 4, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
+  selectionInterval: 1, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
 };
 const lserve: AttentionSettings = { ...dense, attention: 'lserve' };
 const half: AttentionSettings = { ...lserve, streamingHeads: 0.5 };

@@ -8,7 +8,7 @@ import { cpus } from 'node:os';
 import type { AttentionSettings } from '../../kvcache/page-lists/page-list.ts';
 import type { Chunk } from '../engine.ts';
 import {
-  chunkAt, DEFAULT_MODEL, denseSettings, loadEngine, lserveSettings, median, pageTables, print, streamingSettings,
+  chunkAt, DEFAULT_MODEL, denseSettings, loadEngine, lserveSettings, median, pageTables, print, seldomSelecting, streamingSettings,
   type BenchEngine, type BenchModel,
 } from './bench-engine.ts';
 import { readFlags } from './bench-flags.ts';
@@ -54,8 +54,8 @@ interface Cell {
 const DEPTHS = ['4096', '16384', '65536', '131072'];
 const VERIFY_DEPTHS = ['16384', '65536'];
 const VERIFIED_TOKENS = [1, 2, 4, 8, 16];
-/** One step selects and the next three reuse its pages: a turn of decode has all four. */
-const DECODE_STEPS = lserveSettings.selectionInterval;
+/** Where one step selects and the next three reuse its pages, a turn of decode has all four. */
+const DECODE_STEPS = seldomSelecting.selectionInterval;
 
 function techniques(hasHeads: boolean): readonly { name: string; settings: AttentionSettings }[] {
   const half = { name: 'lserve 2048, half streaming', settings: { ...lserveSettings, streamingHeads: 0.5 } };
@@ -69,7 +69,8 @@ function techniques(hasHeads: boolean): readonly { name: string; settings: Atten
 
 function rowsOf(part: Part, hasHeads: boolean): Row[] {
   switch (part) {
-    case 'decode': return techniques(hasHeads).map((row) => ({ ...row, phase: 'decode', chunkTokens: 1, chunks: DECODE_STEPS }));
+    case 'decode': return [...techniques(hasHeads), { name: 'lserve 2048, selecting seldom', settings: seldomSelecting }]
+      .map((row) => ({ ...row, phase: 'decode', chunkTokens: 1, chunks: DECODE_STEPS }));
     case 'prefill': return techniques(hasHeads).map((row) => {
       const isDense = row.settings.attention === 'dense';
       return { ...row, phase: 'prefill', chunkTokens: isDense ? 512 : 128, chunks: isDense ? 1 : 4 };

@@ -31,9 +31,10 @@ export const DEFAULT_MODEL = join(import.meta.dirname, '../../models/longspan-16
 
 export const denseSettings: AttentionSettings = {
   attention: 'dense', tokenBudget: 2048, sinkTokens: 128, localTokens: 1024, streamingHeads: 0,
-  selectionInterval: 4, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
+  selectionInterval: 1, selectionPerQueryHead: false, renumberPositions: false, sparsePrefill: true,
 };
 export const lserveSettings: AttentionSettings = { ...denseSettings, attention: 'lserve' };
+export const seldomSelecting: AttentionSettings = { ...lserveSettings, selectionInterval: 4 };
 export const streamingSettings: AttentionSettings = { ...denseSettings, attention: 'streaming' };
 
 /** An engine with room for the longest text in the largest batch. */

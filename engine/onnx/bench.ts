@@ -7,7 +7,7 @@
 import { cpus } from 'node:os';
 import type { AttentionSettings, PageListPolicy } from '../../kvcache/page-lists/page-list.ts';
 import {
-  chunkAt, DEFAULT_MODEL, denseSettings, loadEngine, lserveSettings, median, pageTables, print, streamingSettings, type BenchModel,
+  chunkAt, DEFAULT_MODEL, denseSettings, loadEngine, lserveSettings, median, pageTables, print, seldomSelecting, streamingSettings, type BenchModel,
 } from './bench-engine.ts';
 import { readFlags } from './bench-flags.ts';
 import type { OnnxEngine } from './onnx-engine.ts';
@@ -38,7 +38,7 @@ function decodeRows(hasHeads: boolean): Row[] {
   return [
     { name: 'dense', settings: denseSettings, chunkTokens: 1 },
     { name: 'lserve 2048', settings: lserveSettings, chunkTokens: 1 },
-    { name: 'lserve 2048, selection every step', settings: { ...lserveSettings, selectionInterval: 1 }, chunkTokens: 1 },
+    { name: 'lserve 2048, selecting seldom', settings: seldomSelecting, chunkTokens: 1 },
     ...(hasHeads ? [half] : []),
     { name: 'streaming 128 + 1024', settings: streamingSettings, chunkTokens: 1 },
   ];
