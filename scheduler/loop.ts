@@ -154,9 +154,13 @@ export class Loop {
     const plan = this.#foresight.take(scheduled) ?? scheduled.flatMap((each) => chunksOf(each, drafts.get(each.sequence) ?? null));
     const startMs = this.#parts.now();
     const running = this.#parts.engine.run(plan);
-    this.#reportHeld();
-    this.#foresight.look(plan);
-    const result = await running;
+    let result: StepResult;
+    try {
+      this.#reportHeld();
+      this.#foresight.look(plan);
+    } finally {
+      result = await running; // Whatever fails beside it: an engine runs one step at a time.
+    }
     return { plan, drafts, result, runMs: this.#parts.now() - startMs };
   }
 

@@ -102,6 +102,26 @@ describe('an engine host', () => {
     for (const id of [1, 2]) expect(inbox.events.filter((event) => event.id === id).at(-1)).toMatchObject({ type: 'failed', code: 'shutting_down' });
   });
 
+  test('waits for the step that runs when preparing the next one fails', async () => {
+    const inner = new FakeEngine({ pages: 64, vocab: 1000 });
+    let numRunning = 0;
+    const engine: Engine = Object.assign(inner, { worksApart: true, prepare: () => { if (inner.pages > 0) throw new Error('no memory for tables'); } });
+    const run = inner.run.bind(inner);
+    engine.run = async (step) => {
+      expect(++numRunning, 'steps at the same time').toBe(1);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      numRunning--;
+      return run(step);
+    };
+    const { host: running, inbox } = host(engine);
+    for (const id of [1, 2]) {
+      running.receive({ type: 'submit', request: request(id, { maxTokens: 100 }) });
+      await inbox.until(hasEnded(id));
+      expect(inbox.events.at(-1)).toMatchObject({ type: 'failed', code: 'engine_failed' });
+      expect(numRunning).toBe(0);
+    }
+  });
+
   test('gives up after an engine that keeps failing', async () => {
     const broken = new FakeEngine({ pages: 64 });
     broken.run = () => Promise.reject(new Error('no device'));
