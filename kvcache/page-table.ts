@@ -7,9 +7,8 @@ const RELEASED = -1;
 
 export class PageTable {
   #entries = new Int32Array(16);
-  /** How often an entry that was there became another. */
-  numChanges = 0;
   #length = 0;
+  #numChanges = 0;
   /** What `entries` gives; null until it is asked for. */
   #view: Int32Array | null = null;
   #releasedFrom = 0;
@@ -30,6 +29,11 @@ export class PageTable {
     return this.#view ??= this.#entries.subarray(0, this.#length);
   }
 
+  /** How often an entry that was there became another. */
+  get numChanges(): number {
+    return this.#numChanges;
+  }
+
   push(page: number): void {
     if (this.#length === this.#entries.length) {
       const grown = new Int32Array(2 * this.#length);
@@ -44,7 +48,7 @@ export class PageTable {
   replace(index: number, page: number): number {
     const replaced = this.#entries[index]!;
     this.#entries[index] = page;
-    this.numChanges++;
+    this.#numChanges++;
     return replaced;
   }
 
@@ -57,7 +61,7 @@ export class PageTable {
     if (range.from !== this.#releasedFrom) throw new Error(`released from entry ${this.#releasedFrom}, now from ${range.from}`);
     const pages = this.#entries.slice(from, to);
     this.#entries.fill(RELEASED, from, to);
-    this.numChanges++;
+    this.#numChanges++;
     this.#releasedTo = to;
     return pages;
   }

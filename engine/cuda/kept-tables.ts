@@ -229,6 +229,7 @@ function firstDifference(a: Int32Array, b: Int32Array, count: number): number {
   return a.findIndex((entry, i) => entry !== b[i]);
 }
 
-function bytesOf(numbers: Int32Array, count: number): Uint8Array {
+/** The bytes of the first `count` numbers: a view. */
+export function bytesOf(numbers: Int32Array, count = numbers.length): Uint8Array {
   return new Uint8Array(numbers.buffer, numbers.byteOffset, count * Int32Array.BYTES_PER_ELEMENT);
 }

@@ -6,7 +6,7 @@ import { PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import type { RunAddresses } from './cuda-values.ts';
 import type { Device } from './device.ts';
 import type { DeviceMemory, PinnedBuffer } from './device-memory.ts';
-import type { KeptTables } from './kept-tables.ts';
+import { bytesOf, type KeptTables } from './kept-tables.ts';
 import type { RunTables } from './run-tables.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -84,8 +84,4 @@ export class RunUpload {
     }
     return this.#pinned;
   }
-}
-
-function bytesOf(numbers: Int32Array): Uint8Array {
-  return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
 }

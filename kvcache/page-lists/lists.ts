@@ -49,6 +49,7 @@ export function sinksAndRecent(pageTable: Int32Array, ends: { numSinks: number; 
   if (recent <= numSinks) return pagesFrom(pageTable, 0, start);
   const numRecent = pagesFor(start) - recent;
   const fixed = new Int32Array(numSinks + numRecent);
+  // A few entries in each decode step: by index they need no views.
   for (let i = 0; i < numSinks; i++) fixed[i] = pageTable[i]!;
   for (let i = 0; i < numRecent; i++) fixed[numSinks + i] = pageTable[recent + i]!;
   return fixedList(fixed, start);
