@@ -26,6 +26,9 @@ const MOST_SPLITS = 192;
 /** Their shares of all rows, where stages take less. */
 const LEAST_ATTEND_SHARED = 64 * MOST_SPLITS * 4;
 const SCORE_BLOCKS_PER_MULTIPROCESSOR = 4;
+/** MOST_THREADS of kernels/pick.cu, for few lists of more candidates than this; they have a multiprocessor each. */
+const MOST_PICK_THREADS = 1024;
+const FEW_CANDIDATES = 1024;
 /** A part of a list with fewer pages costs more to join than it saves. */
 const LEAST_PAGES_PER_SPLIT = 2;
 const PAGES_PER_SCORE_BLOCK = 16;
@@ -79,7 +82,7 @@ export class AttentionLaunches {
   select(layer: number, q: CudaValue): void {
     const { spec, kernels, kv, workspace, multiprocessors } = this.#parts;
     const { layers, heads, kvHeads } = spec;
-    const { sizes, maxCandidates } = this.#tables;
+    const { sizes, maxCandidates, isSingle } = this.#tables;
     const stride = scoreStride(maxCandidates);
     const scores = workspace.get('scores', sizes.scoreUnits * heads * stride * 4);
     const ofPrefill = sizes.hopperScoreUnits;
@@ -90,12 +93,13 @@ export class AttentionLaunches {
       kernels.get(name).launch(
         { grid: [blocks, kvHeads, count], block: [block], shared },
         q.address, q.stride, kv.statistics(layer), this.#table('scoreUnits') + BigInt(4 * first), this.#table('chunks'), this.#table('lists'), this.#at.entries,
-        this.#table('classOf'), scores + BigInt(first * heads * stride * 4), stride, layer, kvHeads, heads / kvHeads);
+        this.#table('classOf'), scores + BigInt(first * heads * stride * 4), stride, layer, kvHeads, heads / kvHeads, ...(name === 'score' ? [isSingle ? 1 : 0] : []));
     };
     launch('score', 0, ofDecode, ATTEND_THREADS, PAGES_PER_SCORE_BLOCK, SCORE_BLOCKS_PER_MULTIPROCESSOR, 0);
     launch('score_hopper', ofDecode, ofPrefill, ROW_THREADS, 2 * PAGES_PER_SCORE_BLOCK, 1, spec.headDim * 1024 + 1024);
+    const hasRoom = sizes.scoreUnits * kvHeads <= multiprocessors;
     kernels.get('pick').launch(
-      { grid: [heads, sizes.scoreUnits], block: [ROW_THREADS] },
+      { grid: [heads, sizes.scoreUnits], block: [hasRoom && stride > FEW_CANDIDATES ? MOST_PICK_THREADS : ROW_THREADS] },
       scores, stride, this.#table('scoreUnits'), this.#table('chunks'), this.#table('lists'), this.#at.entries, this.#table('classOf'),
       this.#at.selection, this.#parts.maxPick(), layer, layers, kvHeads, heads / kvHeads);
   }

@@ -52,7 +52,7 @@ const entries = {
   silu_mul: { file: 'basic', parameters: 'ppif' },
   rope_table: { file: 'rope_table', parameters: 'ppppif' },
   rope_write: { file: 'rope_write', parameters: 'pipppfpppppii', readsPages: true },
-  score: { file: 'score', parameters: parameters.score },
+  score: { file: 'score', parameters: `${parameters.score}i` },
   score_hopper: { file: 'score_hopper', parameters: parameters.score, only: 'hopper' },
   pick: { file: 'pick', parameters: 'pippppppiiiii' },
   attend: { file: 'attend', parameters: 'pippppppppppippiiiiif', readsPages: true },

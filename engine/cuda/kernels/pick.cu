@@ -4,7 +4,10 @@
 #define HEAD_DIM 64
 #include "page.cuh"
 
-#define THREADS 256
+// Threads of a block, whole warps: few candidates want few, whose barriers cost less.
+#define THREADS ((int)blockDim.x)
+#define MOST_THREADS 1024
+#define MOST_WARPS (MOST_THREADS / WARP)
 #define WARPS (THREADS / WARP)
 // Ranks that stay in shared memory; those beyond are made anew.
 #define KEPT 8192
@@ -28,16 +31,17 @@ __device__ __forceinline__ void spanOverBlock(uint32& least, uint32& most, uint3
   most = __reduce_max_sync(FULL_WARP, most);
   if (threadIdx.x % WARP == 0) {
     scratch[threadIdx.x / WARP] = least;
-    scratch[WARPS + threadIdx.x / WARP] = most;
+    scratch[MOST_WARPS + threadIdx.x / WARP] = most;
   }
   __syncthreads();
   for (int warp = 0; warp < WARPS; warp++) {
     least = min(least, scratch[warp]);
-    most = max(most, scratch[WARPS + warp]);
+    most = max(most, scratch[MOST_WARPS + warp]);
   }
 }
 
-// One warp: the digit at which the count of larger digits and it reaches `wanted`, and how many of its own are wanted.
+// One warp: the digit at which the count of larger digits and it reaches `wanted`, how many of its own are wanted, and whether
+// those are all it has.
 __device__ __forceinline__ void findDigit(const int* histogram, int wanted, int* found) {
   const int lane = threadIdx.x % WARP;
   int own[DIGITS / WARP], sum = 0;
@@ -55,17 +59,20 @@ __device__ __forceinline__ void findDigit(const int* histogram, int wanted, int*
     if (larger < wanted && larger + own[i] >= wanted) {
       found[0] = DIGITS - 1 - lane * (DIGITS / WARP) - i;
       found[1] = wanted - larger;
+      found[2] = wanted - larger == own[i];
     }
     larger += own[i];
   }
 }
 
-// The `wanted`-th largest rank; `wanted` becomes how many of those equal to it are wanted. Ranks lie in least..most, so
-// the search begins at the first bit in which these differ. histograms: [4, DIGITS], zero.
+// The `wanted`-th largest rank, or a lower one that no rank lies between; `wanted` becomes how many of those equal to it are
+// wanted. Ranks lie in least..most, so the search begins at the first bit in which these differ, and it ends where all that
+// have the digits so far are wanted. histograms: [4, DIGITS], zero.
 __device__ __forceinline__ uint32 findThreshold(const Ranks& ranks, uint32 least, uint32 most, int& wanted, int* histograms, int* found) {
   int open = least == most ? 0 : 32 - __clz(least ^ most);
   uint32 prefix = open == 32 ? 0 : most >> open << open;
-  for (int* histogram = histograms; open > 0; histogram += DIGITS) {
+  bool areAll = false;
+  for (int* histogram = histograms; open > 0 && !areAll; histogram += DIGITS) {
     const int shift = max(open - DIGIT_BITS, 0);
     for (int i = threadIdx.x; i < ranks.count; i += THREADS) {
       const uint32 rank = rankAt(ranks, i);
@@ -76,6 +83,7 @@ __device__ __forceinline__ uint32 findThreshold(const Ranks& ranks, uint32 least
     __syncthreads();
     prefix |= (uint32)found[0] << shift;
     wanted = found[1];
+    areAll = found[2] != 0;
     open = shift;
   }
   return prefix;
@@ -90,10 +98,10 @@ __device__ __forceinline__ int2 sumBefore(int2 own, uint32* scratch) {
     if (lane >= step) { sum.x += x; sum.y += y; }
   }
   __syncthreads();
-  if (lane == WARP - 1) { scratch[warp] = sum.x; scratch[WARPS + warp] = sum.y; }
+  if (lane == WARP - 1) { scratch[warp] = sum.x; scratch[MOST_WARPS + warp] = sum.y; }
   __syncthreads();
   int2 before = make_int2(sum.x - own.x, sum.y - own.y);
-  for (int i = 0; i < warp; i++) { before.x += scratch[i]; before.y += scratch[WARPS + i]; }
+  for (int i = 0; i < warp; i++) { before.x += scratch[i]; before.y += scratch[MOST_WARPS + i]; }
   return before;
 }
 
@@ -117,12 +125,12 @@ __device__ __forceinline__ void writePicks(const Ranks& ranks, uint32 threshold,
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS)
 pick(const float* scores, int maxCandidates, const int* scoreUnits, const int* chunks, const int* lists, const int* entries,
      const uint8* classOf, int* selection, int maxPick, int layer, int layers, int kvHeads, int group) {
   __shared__ uint32 kept[KEPT];
-  __shared__ int histograms[32 / DIGIT_BITS * DIGITS], found[2];
-  __shared__ uint32 scratch[2 * WARPS];
+  __shared__ int histograms[32 / DIGIT_BITS * DIGITS], found[3];
+  __shared__ uint32 scratch[2 * MOST_WARPS];
   const int unit = blockIdx.y, head = blockIdx.x;
   if (scoreUnits[unit] < 0) return awaitInputs();
   const Chunk chunk = readChunk(chunks, scoreUnits[unit]);

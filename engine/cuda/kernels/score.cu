@@ -8,6 +8,8 @@
 #define WARPS (THREADS / WARP)
 #define PAGES_PER_WARP 4
 #define PAGES_PER_BLOCK (WARPS * PAGES_PER_WARP)
+// Of a multiprocessor at once, by registers: a launch of SCORE_BLOCKS_PER_MULTIPROCESSOR (attention-launches.ts) runs as one wave.
+#define BLOCKS_AT_ONCE (HEAD_DIM > 128 ? 2 : 4)
 
 struct Asking { const element* q; int64 rowStride; int group, numQueries; };
 
@@ -52,23 +54,24 @@ __device__ __forceinline__ float bestOverLogicalPages(float x) {
   return fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 8));
 }
 
-// Four pages of a warp: rows 0..3 of the tile are the first page's logical pages, and so on.
-__device__ __forceinline__ void scorePages(const element* statistics, const int* candidates, int first, int numCandidates,
-                                           int kvHead, int kvHeads, const Asking& asking, bool perQueryHead,
+// Four pages of a warp: rows 0..3 of the tile are the first page's logical pages, and so on. Past the end the last page.
+__device__ __forceinline__ Statistics loadStatistics(const element* statistics, const int* candidates, int first, int numCandidates, int kvHead, int kvHeads) {
+  const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, last = numCandidates - 1;
+  const element* low = statistics + statisticsOffset(candidates[min(first + g / 4, last)], kvHead, kvHeads) + (g % 4) * 2 * HEAD_DIM + 8 * t;
+  const element* high = statistics + statisticsOffset(candidates[min(first + g / 4 + 2, last)], kvHead, kvHeads) + (g % 4) * 2 * HEAD_DIM + 8 * t;
+  Statistics pages;
+#pragma unroll
+  for (int piece = 0; piece < PIECES; piece++) {
+    pages.low[piece] = *(const eight*)(low + 32 * piece);
+    pages.high[piece] = *(const eight*)(high + 32 * piece);
+  }
+  return pages;
+}
+
+__device__ __forceinline__ void scorePages(const Statistics& pages, int first, int numCandidates, const Asking& asking, bool perQueryHead,
                                            float* scores, int maxCandidates) {
   const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
   const int lowPage = first + g / 4, highPage = lowPage + 2;
-  Statistics pages;
-  {
-    const int last = numCandidates - 1;
-    const element* low = statistics + statisticsOffset(candidates[min(lowPage, last)], kvHead, kvHeads) + (g % 4) * 2 * HEAD_DIM + 8 * t;
-    const element* high = statistics + statisticsOffset(candidates[min(highPage, last)], kvHead, kvHeads) + (g % 4) * 2 * HEAD_DIM + 8 * t;
-#pragma unroll
-    for (int piece = 0; piece < PIECES; piece++) {
-      pages.low[piece] = *(const eight*)(low + 32 * piece);
-      pages.high[piece] = *(const eight*)(high + 32 * piece);
-    }
-  }
   float bestLow = NEGATIVE_INFINITY, bestHigh = NEGATIVE_INFINITY;
   for (int n = 0; n < asking.numQueries; n += 8) {
     float bounds[4];
@@ -97,11 +100,17 @@ __device__ __forceinline__ void scorePages(const element* statistics, const int*
 }
 #else
 // Heads that are no whole tiles: lane l has logical page l % 16 of the warp's four pages, every second query.
-__device__ __forceinline__ void scorePages(const element* statistics, const int* candidates, int first, int numCandidates,
-                                           int kvHead, int kvHeads, const Asking& asking, bool perQueryHead,
+struct Statistics { const element* least; };
+
+__device__ __forceinline__ Statistics loadStatistics(const element* statistics, const int* candidates, int first, int numCandidates, int kvHead, int kvHeads) {
+  const int page = candidates[min(first + (int)threadIdx.x % 16 / 4, numCandidates - 1)];
+  return Statistics{statistics + statisticsOffset(page, kvHead, kvHeads) + threadIdx.x % 4 * 2 * HEAD_DIM};
+}
+
+__device__ __forceinline__ void scorePages(const Statistics& pages, int first, int numCandidates, const Asking& asking, bool perQueryHead,
                                            float* scores, int maxCandidates) {
   const int lane = threadIdx.x % WARP, page = first + lane % 16 / 4;
-  const element* least = statistics + statisticsOffset(candidates[min(page, numCandidates - 1)], kvHead, kvHeads) + (lane % 4) * 2 * HEAD_DIM;
+  const element* least = pages.least;
   float best = NEGATIVE_INFINITY;
   for (int n = 0; n < asking.numQueries; n += 2) {
     const element* query = queryRow(asking, n + lane / 16);
@@ -123,22 +132,28 @@ __device__ __forceinline__ void scorePages(const element* statistics, const int*
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// areSettled: no kernel that may still run writes statistics of candidates, so the first of them are read before q is there.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
 score(const element* q, int rowStride, const element* statistics, const int* scoreUnits, const int* chunks,
       const int* lists, const int* entries, const uint8* classOf, float* scores, int maxCandidates,
-      int layer, int kvHeads, int group) {
+      int layer, int kvHeads, int group, int areSettled) {
   const int unit = blockIdx.z, kvHead = blockIdx.y;
   if (scoreUnits[unit] < 0) return awaitInputs();
   const Chunk chunk = readChunk(chunks, scoreUnits[unit]);
   const List list = readList(lists, classOf, chunk, layer * kvHeads + kvHead);
-  if (chunk.fresh == 0 || list.pick == 0 || list.pick == list.numCandidates) return awaitInputs();
+  int first = blockIdx.x * PAGES_PER_BLOCK + threadIdx.x / WARP * PAGES_PER_WARP;
+  if (chunk.fresh == 0 || list.pick == 0 || list.pick == list.numCandidates || first >= list.numCandidates) return awaitInputs();
   letNextBegin();
+  if (areSettled == 0) awaitInputs();
+  const auto pagesAt = [&](int at) { return loadStatistics(statistics, entries + list.candidates, at, list.numCandidates, kvHead, kvHeads); };
+  Statistics pages = pagesAt(first);
   awaitInputs();
   const Asking asking = {q + (int64)chunk.firstRow * rowStride + kvHead * group * HEAD_DIM, rowStride, group, chunk.askTokens * group};
   float* own = scores + ((int64)unit * kvHeads + kvHead) * group * maxCandidates;
-  for (int first = blockIdx.x * PAGES_PER_BLOCK; first < list.numCandidates; first += gridDim.x * PAGES_PER_BLOCK) {
-    const int ofWarp = first + threadIdx.x / WARP * PAGES_PER_WARP;
-    if (ofWarp >= list.numCandidates) continue;
-    scorePages(statistics, entries + list.candidates, ofWarp, list.numCandidates, kvHead, kvHeads, asking, list.perQueryHead != 0, own, maxCandidates);
+  while (true) {
+    scorePages(pages, first, list.numCandidates, asking, list.perQueryHead != 0, own, maxCandidates);
+    first += gridDim.x * PAGES_PER_BLOCK;
+    if (first >= list.numCandidates) return;
+    pages = pagesAt(first);
   }
 }

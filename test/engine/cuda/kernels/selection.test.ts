@@ -50,12 +50,12 @@ describe.skipIf(reasonWithoutDevice !== null)('page selection', () => {
       return best;
     });
     const byWgmma = bench.isHopper && !perQueryHead && headDim % 32 === 0;
-    for (const name of ['score', ...(byWgmma ? ['score_hopper'] : [])]) {
+    for (const [name, ...settled] of [['score', 0], ['score', 1], ...(byWgmma ? [['score_hopper']] : [])] as [string, ...number[]][]) {
       const scores = bench.poisoned(2 * heads * maxCandidates * 4);
       const hopper = name === 'score_hopper';
-      bench.kernel({ file: name, name, parameters: 'pipppppppiiii', defines: { HEAD_DIM: headDim } }).launch(
+      bench.kernel({ file: name, name, parameters: `pipppppppiiii${'i'.repeat(settled.length)}`, defines: { HEAD_DIM: headDim } }).launch(
         { grid: [2, kvHeads, 2], block: [hopper ? 256 : 128], shared: hopper ? headDim * 1024 + 1024 : 0 },
-        at.q.address, width, at.statistics.address, at.units.address, at.chunks.address, at.lists.address, at.entries.address, at.classOf.address, scores.address, maxCandidates, layer, kvHeads, group);
+        at.q.address, width, at.statistics.address, at.units.address, at.chunks.address, at.lists.address, at.entries.address, at.classOf.address, scores.address, maxCandidates, layer, kvHeads, group, ...settled);
       const selection = bench.poisoned(2 * layers * heads * maxPick * 4);
       bench.kernel({ file: 'pick', name: 'pick', parameters: 'pippppppiiiii' }).launch(
         { grid: [heads, 2], block: [256] },
@@ -74,10 +74,12 @@ describe.skipIf(reasonWithoutDevice !== null)('page selection', () => {
   test.each([[1, 1, 1], [5, 5, 2], [1000, 64, 4], [4096, 60, 1000], [20000, 512, 50], [20000, 19999, 7], [9000, 1, 1_000_000]])('%i candidates, %i picked, %i different scores', (count, pick, different) => {
     const scores = Float32Array.from({ length: count }, (_, i) => (i % 7 === 3 ? -0 : bench.random.below(different) - Math.floor(different / 2)));
     if (count > 100) scores.set([Infinity, -Infinity], 17);
-    const selection = bench.poisoned((pick + 1) * 4);
-    bench.kernel({ file: 'pick', name: 'pick', parameters: 'pippppppiiiii' }).launch(
-      { grid: [1, 1], block: [256] }, bench.up(scores).address, count, bench.ints([0]).address, bench.ints([0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).address,
-      bench.ints([0, 0, 0, count, pick, 0, 0, 0]).address, bench.ints(Array.from({ length: count }, (_, i) => 2 * i + 1)).address, bench.up(new Uint8Array(16)).address, selection.address, pick + 1, 0, 1, 1, 1);
-    expect([...bench.integers(selection, pick + 1)], `seed ${bench.seed}`).toEqual([...bestIndices(Float64Array.from(scores), pick).map((index) => 2 * index + 1), -1]);
+    for (const threads of [256, 1024]) {
+      const selection = bench.poisoned((pick + 1) * 4);
+      bench.kernel({ file: 'pick', name: 'pick', parameters: 'pippppppiiiii' }).launch(
+        { grid: [1, 1], block: [threads] }, bench.up(scores).address, count, bench.ints([0]).address, bench.ints([0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).address,
+        bench.ints([0, 0, 0, count, pick, 0, 0, 0]).address, bench.ints(Array.from({ length: count }, (_, i) => 2 * i + 1)).address, bench.up(new Uint8Array(16)).address, selection.address, pick + 1, 0, 1, 1, 1);
+      expect([...bench.integers(selection, pick + 1)], `${threads} threads, seed ${bench.seed}`).toEqual([...bestIndices(Float64Array.from(scores), pick).map((index) => 2 * index + 1), -1]);
+    }
   });
 });
