@@ -98,7 +98,7 @@ export class LiveSequences {
   preempt(sequence: Sequence): void {
     this.#stopRunning(sequence);
     sequence.computed = 0;
-    sequence.missingRows = 0;
+    sequence.wantedRows = 0;
     sequence.state = 'waiting';
     sequence.record.preemptions++;
     this.#waiting.add(sequence);

@@ -105,12 +105,14 @@ export class Scheduler {
   #matchIfFits(sequence: Sequence): KnownPrefix | null {
     const spoken = this.#live.running.reduce((sum, other) => sum + Math.max(0, this.#rowsNeeded(other) - this.#kv.rowsHeld(other.pages!)), 0);
     const reserve = spoken + (this.#live.running.length === 0 ? 0 : Math.ceil(WATERMARK * this.#kv.numRows));
-    if (this.#kv.freeRows + this.#kv.cachedRows - reserve < sequence.missingRows) return null;
+    const available = this.#kv.freeRows + this.#kv.cachedRows;
+    if (available - reserve < sequence.wantedRows) return null;
 
     const match = this.#match(sequence);
     const missing = this.#rowsNeeded(sequence) - this.#kv.rowsOf(match.pages.length, match.passing, match.passed);
-    if (missing <= this.#kv.rowsAvailableAfter(match) - reserve) return match;
-    sequence.missingRows = missing;
+    const availableAfter = this.#kv.rowsAvailableAfter(match);
+    if (missing <= availableAfter - reserve) return match;
+    sequence.wantedRows = missing + available - availableAfter;
     return null;
   }
 

@@ -56,8 +56,8 @@ export class Sequence {
   highWater = 0;
   /** `length` when it last began to run; a preempted sequence is spared until it has made some progress. */
   resumedLength: number;
-  /** Rows of KV memory that it lacked when it last could not start. */
-  missingRows = 0;
+  /** Rows of KV memory that would have to be free or cache for it to start, when it last could not: those it lacked, and known ones that it would wake. */
+  wantedRows = 0;
   #text: Int32Array;
   #length: number;
   /** The first #length of #text: views are made once a token, not each time that one is asked for. */

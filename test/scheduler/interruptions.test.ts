@@ -1,6 +1,7 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { Chunk, Engine, StepResult } from '../../engine/engine.ts';
 import { FakeEngine } from '../../engine/fake/fake-engine.ts';
+import { KvCache } from '../../kvcache/kv-cache.ts';
 import { alone, bench, metricsOf, prompt, recording, request, timed, typesOf as types } from './build.ts';
 
 describe('preemption', () => {
@@ -22,6 +23,20 @@ describe('preemption', () => {
     const preemptions = busy.counters.reduce((sum, counters) => sum + counters.preemptions, 0);
     expect(preemptions).toBeGreaterThan(0);
     expect(preemptions).toBeLessThan(3 * 12);
+  });
+
+  test('matches a text that waits for memory only when there may be enough', async () => {
+    const match = vi.spyOn(KvCache.prototype, 'match');
+    try {
+      const busy = bench({ pages: 12 });
+      busy.submit(request(1, { maxTokens: 600 }), request(2, { promptIds: prompt(2, 250), maxTokens: 400 }));
+      await busy.finish();
+      expect(metricsOf(busy, 2).preemptions).toBe(1);
+      expect(busy.counters.length).toBeGreaterThan(600);
+      expect(match.mock.calls.length, `in ${busy.counters.length} steps`).toBeLessThan(20);
+    } finally {
+      match.mockRestore();
+    }
   });
 
   test('never starts a prompt that does not fit beside what others are still to take', async () => {
