@@ -1,7 +1,8 @@
 /**
  * What a step costs, learned from the steps that were run: decode as a moving average, prefill as
  *   ms = perToken * tokens + perRead * reads,   reads = sum over the chunks of tokens * tokens attended
- * by least squares over recent steps, since a token at depth 64K may cost fifty times one at depth 0.
+ * by least squares over recent steps, since a token at depth 64K may cost fifty times one at depth 0. Rows of logits that
+ * score a prompt (echo) are read after the step, at a cost of their own, which is guessed by the vocabulary until one was read.
  * Knows no sequences. Called by scheduler.ts (predictions) and loop.ts (observations).
  */
 
@@ -15,6 +16,9 @@ export interface StepCost {
 
 /** Weight of the past at each observation: about the last 20 steps count. */
 const MEMORY = 0.95;
+/** What reading a row of logits may take until it is known, and for how many rows the guess counts. */
+const GUESSED_MS_PER_LOGIT = 1e-5;
+const GUESSED_ROWS = 128;
 
 export class CostModel {
   #decodeStepMs = 0;
@@ -29,6 +33,13 @@ export class CostModel {
   /** Decayed sums, for the mean rate. */
   #tokens = 0;
   #ms = 0;
+  #scoredRows = GUESSED_ROWS;
+  #scoringMs: number;
+
+  /** vocab: logits of a row. */
+  constructor(vocab: number) {
+    this.#scoringMs = GUESSED_ROWS * GUESSED_MS_PER_LOGIT * vocab;
+  }
 
   /** Moving average over steps that only decode; 0 until measured. */
   get decodeStepMs(): number {
@@ -43,6 +54,18 @@ export class CostModel {
   /** Milliseconds per prefill token that reads `attended` tokens; 0 until measured. */
   prefillMsPerToken(attended: number): number {
     return this.#perToken + this.#perRead * attended;
+  }
+
+  /** Milliseconds that each token of a scored prompt takes beside its prefill. */
+  get scoringMsPerToken(): number {
+    return this.#scoringMs / this.#scoredRows;
+  }
+
+  /** `rows` of a prompt were scored. */
+  observeScoring(rows: number, ms: number): void {
+    if (rows === 0) return;
+    this.#scoredRows = MEMORY * this.#scoredRows + rows;
+    this.#scoringMs = MEMORY * this.#scoringMs + ms;
   }
 
   observe({ ms, decodes, prefillTokens, prefillReads }: StepCost): void {

@@ -52,7 +52,7 @@ export class Loop {
   /** Of the draft model. */
   readonly #draftKv: KvCache | null;
   readonly #tenants = new Tenants();
-  readonly #cost = new CostModel();
+  readonly #cost: CostModel;
   readonly #outbox = new Outbox();
   readonly #live: LiveSequences;
   readonly #drafting: Drafting;
@@ -68,6 +68,7 @@ export class Loop {
   constructor(parts: LoopParts) {
     const { engine, options, draftEngine = null, now } = parts;
     this.#parts = parts;
+    this.#cost = new CostModel(engine.spec.vocab);
     this.#kv = kvCacheOf(engine);
     this.#foresight = new Foresight(engine, this.#kv);
     const maxModelLen = options.maxModelLen || engine.spec.contextLength;
@@ -138,6 +139,7 @@ export class Loop {
     const { plan, drafts, result, runMs } = step;
     const nowMs = this.#parts.now();
     this.#commit.step(plan, result, nowMs);
+    this.#cost.observeScoring(scoredRows(plan), this.#parts.now() - nowMs);
     this.#count(step, nowMs - startMs);
     if (plan.every(({ phase }) => phase === 'decode')) this.#drafting.observe(scheduled.map(({ sequence }) => sequence), drafts, runMs);
   }
@@ -225,6 +227,11 @@ export class Loop {
       this.#live.fail(sequence, 'deadline_exceeded', `Not finished within the ${deadlineMs} ms of its deadline.`);
     }
   }
+}
+
+/** Rows of logits that prompts asked for. */
+function scoredRows(plan: readonly PlannedChunk[]): number {
+  return plan.reduce((sum, { phase, logits, tokens }) => sum + (phase === 'prefill' && logits === 'all' ? tokens.length : 0), 0);
 }
 
 /** Where all ids are pages, pages are whole. */

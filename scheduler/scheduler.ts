@@ -13,7 +13,7 @@ import type { LiveSequences } from './live-sequences.ts';
 import { byPrefill, byTurn } from './order.ts';
 import type { Sequence } from './sequence.ts';
 import { readsOf } from './sequence-record.ts';
-import { unscoredTokens, wholeSpans, type Scheduled } from './step-plan.ts';
+import { reachesScored, unscoredTokens, wholeSpans, type Scheduled } from './step-plan.ts';
 import type { Tenants } from './tenants.ts';
 
 export interface SchedulerOptions {
@@ -161,7 +161,7 @@ export class Scheduler {
     let msLeft = numDecodes === 0 ? MAX_STEP_MS : this.#options.targetGapMs - this.#cost.decodeStepMs;
     for (const sequence of this.#prefilling()) {
       if (sequence.state !== 'running') continue; // Gave way to one before it.
-      const msPerToken = this.#msPerToken(sequence);
+      const msPerToken = this.#msPerToken(sequence, tokensLeft);
       const isFirst = this.#scheduled.size === numDecodes;
       const allowance = Math.min(tokensLeft, tokensWithin(msLeft, msPerToken, numDecodes === 0 ? tokensLeft : 0));
       const tokens = wholeSpans(sequence, isFirst ? Math.max(allowance, sequence.policy.spanTokens) : allowance);
@@ -177,10 +177,12 @@ export class Scheduler {
     return this.#live.running.filter((sequence) => !sequence.isDecoding).sort(order);
   }
 
-  /** At the sequence's present depth. */
-  #msPerToken({ policy, pages, computed }: Sequence): number {
+  /** At the sequence's present depth, and as if all of `tokens` were scored if some are. */
+  #msPerToken(sequence: Sequence, tokens: number): number {
+    const { policy, pages, computed } = sequence;
     const plan = policy.plan(pages!.table.entries, computed, 1, 'prefill');
-    return this.#cost.prefillMsPerToken(readsOf(plan, 0).tokens);
+    const scoringMs = reachesScored(sequence, computed + tokens) ? this.#cost.scoringMsPerToken : 0;
+    return this.#cost.prefillMsPerToken(readsOf(plan, 0).tokens) + scoringMs;
   }
 
   // ── pages ───────────────────────────────────────────────────────────────────────────────────────────

@@ -137,8 +137,8 @@ function prefillTokens({ sequence, end }: Piece, start: number): number {
   return reachesScored(sequence, start + tokens) ? Math.min(tokens, MAX_LOGIT_ROWS) : tokens;
 }
 
-/** Whether a chunk that ends there holds a token whose logits were asked for. */
-function reachesScored(sequence: Sequence, end: number): boolean {
+/** Whether prefill that ends there holds a token whose logits were asked for. */
+export function reachesScored(sequence: Sequence, end: number): boolean {
   const unscored = unscoredTokens(sequence);
   return unscored < sequence.promptTokens && end > unscored;
 }

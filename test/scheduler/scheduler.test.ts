@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { SequenceEvent, TokenLogprob } from '../../scheduler/messages.ts';
+import type { Engine } from '../../engine/engine.ts';
+import { FakeEngine } from '../../engine/fake/fake-engine.ts';
+import type { GenerationRequest, SequenceEvent, TokenLogprob } from '../../scheduler/messages.ts';
 import { alone, bench, dense, greedy, metricsOf, prompt, recording, request, timed, typesOf as types, type Bench } from './build.ts';
 import { ListEngine } from './list-engine.ts';
 
@@ -340,6 +342,37 @@ describe('who goes first', () => {
     await busy.finish();
     const after = order(busy).slice(order(busy).indexOf(50), order(busy).indexOf(50) + 8);
     expect(after.some((id) => id < 20)).toBe(true);
+  });
+
+  test('scores less of a prompt at once than it reads where streams wait', async () => {
+    const inner = new FakeEngine({ vocab: 20_000, pages: 256 });
+    const clock = { ms: 0 };
+    const prefilled: number[] = [];
+    const slow = timed(inner, clock, 0.001);
+    const engine: Engine = {
+      ...slow,
+      run: (step) => {
+        prefilled.push(step.reduce((sum, { phase, tokens }) => sum + (phase === 'prefill' ? tokens.length : 0), 0));
+        return slow.run(step);
+      },
+    };
+    const busy = bench({ engine, clock, stepTokens: 2048 });
+    busy.submit(request(1, { promptIds: prompt(1, 1000), maxTokens: 1 }));
+    await busy.finish();
+    const firstOf = async (next: GenerationRequest): Promise<number> => {
+      busy.submit(request(2, { maxTokens: 20 }));
+      for (let step = 0; step < 3; step++) await busy.loop.step();
+      busy.submit(next);
+      await busy.loop.step();
+      const tokens = prefilled.at(-1)!;
+      await busy.finish();
+      return tokens;
+    };
+    expect(await firstOf(request(3, { promptIds: prompt(3, 3000), maxTokens: 1 }))).toBeGreaterThan(1900);
+    // 100 ms between tokens, and a row of 20,000 logits is guessed to take 0.2.
+    const scored = await firstOf(request(4, { promptIds: prompt(4, 3000), maxTokens: 1, promptLogprobsFrom: 1, logprobs: 0 }));
+    expect(scored).toBeGreaterThan(300);
+    expect(scored).toBeLessThanOrEqual(500);
   });
 
   test('preempts a less urgent stream when there is no other room', async () => {
