@@ -26,7 +26,7 @@ const MOST_SPLITS = 192;
 /** Their shares of all rows, where stages take less. */
 const LEAST_ATTEND_SHARED = 64 * MOST_SPLITS * 4;
 const SCORE_BLOCKS_PER_MULTIPROCESSOR = 4;
-/** MOST_THREADS of kernels/pick.cu, for few lists of more candidates than this; they have a multiprocessor each. */
+/** MOST_THREADS of kernels/pick.cu: for lists with more than FEW_CANDIDATES that have a multiprocessor each. */
 const MOST_PICK_THREADS = 1024;
 const FEW_CANDIDATES = 1024;
 /** A part of a list with fewer pages costs more to join than it saves. */

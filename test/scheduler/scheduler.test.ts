@@ -1,6 +1,4 @@
 import { describe, expect, test } from 'vitest';
-import type { Engine } from '../../engine/engine.ts';
-import { FakeEngine } from '../../engine/fake/fake-engine.ts';
 import type { GenerationRequest, SequenceEvent, TokenLogprob } from '../../scheduler/messages.ts';
 import { alone, bench, dense, greedy, metricsOf, prompt, recording, request, timed, typesOf as types, type Bench } from './build.ts';
 import { ListEngine } from './list-engine.ts';
@@ -276,6 +274,28 @@ describe('a step', () => {
     expect(sizes.slice(3, -3).every((size) => size >= 128)).toBe(true);
   });
 
+  test('scores less of a prompt at once than it reads where streams wait', async () => {
+    const clock = { ms: 0 };
+    const { engine, steps } = recording(256, { vocab: 20_000 });
+    const busy = bench({ engine: timed(engine, clock, 0.001), clock, stepTokens: 2048 });
+    busy.submit(request(1, { promptIds: prompt(1, 1000), maxTokens: 1 }));
+    await busy.finish();
+    const firstOf = async (next: GenerationRequest): Promise<number> => {
+      busy.submit(request(2, { maxTokens: 20 }));
+      for (let step = 0; step < 3; step++) await busy.loop.step();
+      busy.submit(next);
+      await busy.loop.step();
+      const tokens = steps.at(-1)!.reduce((sum, chunk) => sum + (chunk.phase === 'prefill' ? chunk.tokens.length : 0), 0);
+      await busy.finish();
+      return tokens;
+    };
+    expect(await firstOf(request(3, { promptIds: prompt(3, 3000), maxTokens: 1 }))).toBeGreaterThan(1900);
+    // 100 ms between tokens, and a row of 20,000 logits is guessed to take 0.2.
+    const scored = await firstOf(request(4, { promptIds: prompt(4, 3000), maxTokens: 1, promptLogprobsFrom: 1, logprobs: 0 }));
+    expect(scored).toBeGreaterThan(300);
+    expect(scored).toBeLessThanOrEqual(500);
+  });
+
   test('gives a prompt the whole step when no stream waits', async () => {
     const { engine, steps } = recording();
     const busy = bench({ engine, stepTokens: 1024, targetGapMs: 1 });
@@ -303,87 +323,5 @@ describe('a step', () => {
     await busy.finish();
     const decodes = steps.flat().filter(({ start }) => start > 1000);
     expect(decodes.map(({ attention }) => attention.selection)).toEqual(['fresh', 'reuse', 'reuse', 'fresh', 'reuse', 'reuse', 'reuse']);
-  });
-});
-
-describe('who goes first', () => {
-  const order = (busy: Bench): number[] => busy.events.flatMap((event) => (event.type === 'started' ? [event.id] : []));
-
-  test('is the more urgent, then the earlier', async () => {
-    const busy = bench({ maxSequences: 1 });
-    busy.submit(request(1), request(2, { priority: 1 }), request(3), request(4, { priority: -1 }));
-    await busy.finish();
-    expect(order(busy)).toEqual([4, 1, 3, 2]);
-  });
-
-  test('is the tenant that was served least', async () => {
-    const busy = bench({ maxSequences: 1 });
-    for (let id = 0; id < 10; id++) busy.submit(request(id, { tenant: 'greedy', promptIds: prompt(id, 200) }));
-    await busy.loop.step();
-    busy.submit(request(20, { tenant: 'modest' }), request(21, { tenant: 'modest' }));
-    await busy.finish();
-    // One long prompt of the one weighs as much as several short ones of the other.
-    expect(order(busy).slice(0, 4)).toEqual([0, 20, 1, 21]);
-  });
-
-  test('gives two tenants equal service, however many requests each has waiting', async () => {
-    const busy = bench({ maxSequences: 2 });
-    for (let id = 0; id < 40; id++) busy.submit(request(id, { tenant: id < 30 ? 'many' : 'few', promptIds: prompt(id, 100) }));
-    await busy.finish();
-    const firstTwenty = order(busy).slice(0, 20);
-    expect(firstTwenty.filter((id) => id >= 30).length).toBeGreaterThanOrEqual(9);
-  });
-
-  test('cannot be saved up by being idle', async () => {
-    const busy = bench({ maxSequences: 1 });
-    for (let id = 0; id < 20; id++) busy.submit(request(id, { tenant: 'a', promptIds: prompt(id, 200) }));
-    for (let step = 0; step < 100; step++) await busy.loop.step();
-    for (let id = 50; id < 70; id++) busy.submit(request(id, { tenant: 'b', promptIds: prompt(id, 200) }));
-    await busy.finish();
-    const after = order(busy).slice(order(busy).indexOf(50), order(busy).indexOf(50) + 8);
-    expect(after.some((id) => id < 20)).toBe(true);
-  });
-
-  test('scores less of a prompt at once than it reads where streams wait', async () => {
-    const inner = new FakeEngine({ vocab: 20_000, pages: 256 });
-    const clock = { ms: 0 };
-    const prefilled: number[] = [];
-    const slow = timed(inner, clock, 0.001);
-    const engine: Engine = {
-      ...slow,
-      run: (step) => {
-        prefilled.push(step.reduce((sum, { phase, tokens }) => sum + (phase === 'prefill' ? tokens.length : 0), 0));
-        return slow.run(step);
-      },
-    };
-    const busy = bench({ engine, clock, stepTokens: 2048 });
-    busy.submit(request(1, { promptIds: prompt(1, 1000), maxTokens: 1 }));
-    await busy.finish();
-    const firstOf = async (next: GenerationRequest): Promise<number> => {
-      busy.submit(request(2, { maxTokens: 20 }));
-      for (let step = 0; step < 3; step++) await busy.loop.step();
-      busy.submit(next);
-      await busy.loop.step();
-      const tokens = prefilled.at(-1)!;
-      await busy.finish();
-      return tokens;
-    };
-    expect(await firstOf(request(3, { promptIds: prompt(3, 3000), maxTokens: 1 }))).toBeGreaterThan(1900);
-    // 100 ms between tokens, and a row of 20,000 logits is guessed to take 0.2.
-    const scored = await firstOf(request(4, { promptIds: prompt(4, 3000), maxTokens: 1, promptLogprobsFrom: 1, logprobs: 0 }));
-    expect(scored).toBeGreaterThan(300);
-    expect(scored).toBeLessThanOrEqual(500);
-  });
-
-  test('preempts a less urgent stream when there is no other room', async () => {
-    const busy = bench({ maxSequences: 1 });
-    busy.submit(request(1, { priority: 5, maxTokens: 30 }));
-    for (let step = 0; step < 5; step++) await busy.loop.step();
-    busy.submit(request(2));
-    await busy.finish();
-    const ends = busy.events.flatMap((event) => (event.type === 'finished' ? [event.id] : []));
-    expect(ends).toEqual([2, 1]);
-    expect(metricsOf(busy, 1).preemptions).toBe(1);
-    expect(busy.tokensOf(1)).toEqual(await alone(request(1, { maxTokens: 30 })));
   });
 });

@@ -8,7 +8,8 @@
 #define WARPS (THREADS / WARP)
 #define PAGES_PER_WARP 4
 #define PAGES_PER_BLOCK (WARPS * PAGES_PER_WARP)
-// Of a multiprocessor at once, by registers: a launch of SCORE_BLOCKS_PER_MULTIPROCESSOR (attention-launches.ts) runs as one wave.
+// Of a multiprocessor at once, which bounds registers: the SCORE_BLOCKS_PER_MULTIPROCESSOR of attention-launches.ts run as one
+// wave. Wider heads have twice the statistics in registers, and run as two.
 #define BLOCKS_AT_ONCE (HEAD_DIM > 128 ? 2 : 4)
 
 struct Asking { const element* q; int64 rowStride; int group, numQueries; };
