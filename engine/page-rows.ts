@@ -7,6 +7,14 @@
 /** Ids for each whole page: pages may lose up to three of four rows before ids are what is short. */
 const IDS_PER_PAGE = 4;
 
+export interface PageRowsSize {
+  /** Whole pages that there are rows for. */
+  readonly pages: number;
+  readonly ids: number;
+  /** Of all layers. */
+  readonly heads: number;
+}
+
 export class PageRows {
   readonly #heads: number;
   /** Row + 1, or 0 for none: untouched entries take no memory. [ids, heads] */
@@ -17,8 +25,7 @@ export class PageRows {
   /** Rows from here on were never given out. */
   #firstFresh = 0;
 
-  /** Rows for `pages` whole pages. heads: of all layers. */
-  constructor({ pages, ids, heads }: { pages: number; ids: number; heads: number }) {
+  constructor({ pages, ids, heads }: PageRowsSize) {
     const numRows = pages * heads;
     this.#heads = heads;
     this.#rows = new Int32Array(ids * heads);
@@ -50,12 +57,21 @@ export class PageRows {
     return this.#rows[page * this.#heads + head]! > 0;
   }
 
-  /** Gives the page a row for each head that has none. */
-  place(page: number): void {
+  /** What `count` pages have: row + 1, or 0 for none. A view. [count, heads] */
+  entries(page: number, count: number): Int32Array {
+    return this.#rows.subarray(page * this.#heads, (page + count) * this.#heads);
+  }
+
+  /** Gives the page a row for each head that has none. -> whether there was any */
+  place(page: number): boolean {
     const first = page * this.#heads;
+    let lacked = false;
     for (let at = first; at < first + this.#heads; at++) {
-      if (this.#rows[at] === 0) this.#rows[at] = this.#take(page) + 1;
+      if (this.#rows[at] !== 0) continue;
+      this.#rows[at] = this.#take(page) + 1;
+      lacked = true;
     }
+    return lacked;
   }
 
   /** null: all that the page has. */

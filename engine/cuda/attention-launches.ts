@@ -6,7 +6,7 @@
 import type { CudaValue, OpsParts, RunAddresses } from './cuda-values.ts';
 import { value } from './cuda-values.ts';
 import type { Geometry, KernelArgument } from './kernel.ts';
-import { headPad, type KvFormat } from './kv-memory.ts';
+import { headPad, type KvFormat, type WidePages } from './kv-memory.ts';
 import { bucketOf, type RunTables } from './run-tables.ts';
 
 const ELEMENT_BYTES = 2;
@@ -62,7 +62,7 @@ export class AttentionLaunches {
     kernels.get('rope_write').launch(
       { grid: [this.#tables.sizes.writes, spec.kvHeads], block: [ATTEND_THREADS] },
       q.address, q.stride, 0n, q.headNorm, k.headNorm, spec.normEps, this.#at.ropeTable, this.#table('writes'),
-      kv.keys(layer), kv.values(layer), kv.statistics(layer), spec.kvHeads, spec.heads / spec.kvHeads);
+      kv.keys, kv.values, kv.statistics, ...this.#pageRows(layer), spec.kvHeads, spec.heads / spec.kvHeads);
   }
 
   /** What a recorded run depends on, beside the sizes of its tables. */
@@ -92,7 +92,7 @@ export class AttentionLaunches {
       const blocks = Math.max(1, Math.min(Math.ceil(stride / pagesPerBlock), Math.floor(perDevice * multiprocessors / (kvHeads * count))));
       kernels.get(name).launch(
         { grid: [blocks, kvHeads, count], block: [block], shared },
-        q.address, q.stride, kv.statistics(layer), this.#table('scoreUnits') + BigInt(4 * first), this.#table('chunks'), this.#table('lists'), this.#at.entries,
+        q.address, q.stride, kv.statistics, ...this.#pageRows(layer), this.#table('scoreUnits') + BigInt(4 * first), this.#table('chunks'), this.#table('lists'), this.#at.entries,
         this.#table('classOf'), scores + BigInt(first * heads * stride * 4), stride, layer, kvHeads, heads / kvHeads, ...(name === 'score' ? [isSingle ? 1 : 0] : []));
     };
     launch('score', 0, ofDecode, ATTEND_THREADS, PAGES_PER_SCORE_BLOCK, SCORE_BLOCKS_PER_MULTIPROCESSOR, 0);
@@ -126,7 +126,7 @@ export class AttentionLaunches {
     const width = spec.heads * spec.headDim;
     const out = workspace.get('attended', this.#tables.sizes.rows * width * ELEMENT_BYTES);
     const { geometry, args } = this.#attention(layer, q, out);
-    kernels.get('attend_token').launch(geometry, ...args, q.headNorm, k.headNorm, spec.normEps, this.#at.ropeTable, kv.statistics(layer));
+    kernels.get('attend_token').launch(geometry, ...args, q.headNorm, k.headNorm, spec.normEps, this.#at.ropeTable, kv.statistics);
     return value(out, width);
   }
 
@@ -141,7 +141,7 @@ export class AttentionLaunches {
     return {
       geometry: { grid: [splits, kvHeads, units], block: [ATTEND_THREADS], shared: attendShared(pad, kv.format) },
       args: [
-        q.address, q.stride, out, kv.keys(layer), kv.values(layer), this.#table('units'), this.#table('chunks'), this.#table('lists'),
+        q.address, q.stride, out, kv.keys, kv.values, ...this.#pageRows(layer), this.#table('units'), this.#table('chunks'), this.#table('lists'),
         this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(), partials, counters,
         layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim),
       ],
@@ -152,20 +152,22 @@ export class AttentionLaunches {
     const { spec, kernels, kv } = this.#parts;
     const { layers, heads, kvHeads, headDim } = spec;
     if (kv.wide !== null) this.#widen(layer, kv.wide);
+    const pages = kv.wide === null ? [kv.keys, kv.values, ...this.#pageRows(layer)] : [kv.wide.keys, kv.wide.values, kv.wide.rows, kvHeads];
     kernels.get('attend_hopper').launch(
       { grid: [this.#tables.sizes.hopperUnits, kvHeads], block: [HOPPER_THREADS], shared: HOPPER_SHARED[headPad(headDim)]! },
-      q.address, q.stride, out, kv.wide?.keys ?? kv.keys(layer), kv.wide?.values ?? kv.values(layer), this.#table('hopperUnits'), this.#table('chunks'), this.#table('lists'),
+      q.address, q.stride, out, ...pages, this.#table('hopperUnits'), this.#table('chunks'), this.#table('lists'),
       this.#at.entries, this.#positionsOf(layer), this.#table('classOf'), this.#at.selection, this.#parts.maxPick(),
       layer, layers, kvHeads, heads / kvHeads, spec.slidingWindow[layer] ?? 0, 1 / Math.sqrt(headDim));
   }
 
   /** The pages that Hopper's attention reads in this run, in 16 bits. */
-  #widen(layer: number, { keys, values }: { keys: bigint; values: bigint }): void {
+  #widen(layer: number, { keys, values, rows, pages }: WidePages): void {
     const { spec, kernels, kv } = this.#parts;
     const { first, count } = this.#tables.hopperPages;
+    if (count > pages) throw new RangeError(`a run reads ${count} pages in 16 bits, there is room for ${pages}`);
     kernels.get('widen_pages').launch(
       { grid: [count, spec.kvHeads], block: [ATTEND_THREADS] },
-      kv.keys(layer), kv.values(layer), keys, values, this.#at.entries + BigInt(4 * first), spec.kvHeads);
+      kv.keys, kv.values, ...this.#pageRows(layer), this.#at.entries + BigInt(4 * first), keys, values, rows, spec.kvHeads);
   }
 
   /** Parts that a list is cut into, so that few lists keep the device busy too. */
@@ -177,6 +179,12 @@ export class AttentionLaunches {
     const wanted = Math.min(MOST_SPLITS, Math.floor(Math.max(1, Math.min(BLOCKS_PER_MULTIPROCESSOR[format], fitting)) * multiprocessors / (units * kvHeads)));
     const useful = Math.ceil(2 ** Math.ceil(Math.log2(Math.max(1, this.#tables.longestList + rows / 64))) / LEAST_PAGES_PER_SPLIT);
     return Math.max(1, Math.min(wanted, useful));
+  }
+
+  /** Which rows the layer's heads have in each page, and how far apart those of two pages are noted. */
+  #pageRows(layer: number): [rows: bigint, heads: number] {
+    const { spec, kv } = this.#parts;
+    return [kv.pageRows.address(layer * spec.kvHeads), kv.pageRows.heads];
   }
 
   #positionsOf(layer: number): bigint {

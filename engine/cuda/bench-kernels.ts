@@ -83,8 +83,9 @@ class KernelBench {
     const kernels = new Kernels(this.device, compiler, { type: 'bf16', headDim: spec.headDim, hopper: this.device.properties.capability === 90, fast: false, fp8: false, sm90: false, kv: 'element' });
     const workspace = this.memory.allocate(MatrixProducts.workspaceBytes, 'the workspace of products');
     this.#products = new MatrixProducts(CublasLt.open(libraries), { device: this.device, workspace, type: 'bf16' });
-    this.#kv = new KvMemory(spec, this.memory, PAGES);
-    for (const buffer of this.#kv.buffers()) this.#fill(buffer);
+    this.#kv = new KvMemory(spec, this.memory, { pages: PAGES, ids: PAGES, widePages: 0 });
+    this.#kv.occupy(Array(PAGES).keys(), randomNumbers('bf16', BLOCK_BYTES / 2, 0));
+    this.#kv.pageRows.bring();
     this.#qkv = this.memory.allocate(8192 * width() * 2, 'queries, keys and values');
     this.#selection = this.memory.allocate(16 * spec.heads * MAX_PICK * 4, 'picked pages');
     const space = new Workspace(this.device, this.memory);
@@ -206,8 +207,8 @@ class KernelBench {
     const sums = new Float64Array(headDim);
     let [highest, total] = [-Infinity, 0];
     for (let page = 0; page * PAGE_TOKENS <= position; page++) {
-      const at = BigInt((pageTable[page]! * kvHeads + kvHead) * PAGE_TOKENS * headDim * 2);
-      const [keys, values] = [this.#read(this.#kv.keys(0) + at, PAGE_TOKENS * headDim), this.#read(this.#kv.values(0) + at, PAGE_TOKENS * headDim)];
+      const at = BigInt(this.#kv.pageRows.of(pageTable[page]!, kvHead) * PAGE_TOKENS * headDim * 2);
+      const [keys, values] = [this.#read(this.#kv.keys + at, PAGE_TOKENS * headDim), this.#read(this.#kv.values + at, PAGE_TOKENS * headDim)];
       for (let token = 0; token < PAGE_TOKENS && page * PAGE_TOKENS + token <= position; token++) {
         let score = 0;
         for (let c = 0; c < headDim; c++) score += q[c]! * keys[placeOf(token, c)]!;

@@ -158,7 +158,7 @@ async function main(options: Options): Promise<void> {
   const open = (config: object, pages: { exactly: number } | { atMost: number }, kvFormat: KvFormat = 'element'): CudaEngine => {
     const spec = parseModelSpec(config);
     const engine = new CudaEngine({ spec, weights: new RandomWeights(spec), headOrder: null, precision: 'fp16', kvFormat, pages, stepTokens: 64, libraries, fast: true });
-    for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers('fp16', 1 << 24));
+    engine.kv.occupy(Array(engine.pages).keys(), randomNumbers('fp16', 1 << 24));
     return engine;
   };
   const small = open(LLAMA_68M, { exactly: SMALL_TOKENS / PAGE_TOKENS + 1 });

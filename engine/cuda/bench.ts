@@ -70,7 +70,7 @@ async function main(): Promise<void> {
   engine.device.synchronize();
   const type = options.precision === 'bf16' ? 'bf16' : 'fp16';
   const startSeconds = (performance.now() - began) / 1000;
-  for (const buffer of engine.kv.buffers()) engine.memory.repeat(buffer, randomNumbers(type, 1 << 24));
+  engine.kv.occupy(Array(engine.pages).keys(), randomNumbers(type, 1 << 24));
   const ceilings = measureCeilings(engine.device, engine.memory, type);
   print(`${engine.device.properties.name}, ${options.precision}${options.fast ? ', fast kernels' : ''}${options.kvFormat === 'element' ? '' : `, KV memory in ${options.kvFormat}`}, ${engine.pages * PAGE_TOKENS} tokens of KV memory; weights resident after ${startSeconds.toFixed(1)} s`);
   print(`ceilings: copy ${(ceilings.copyBytesPerSecond / 1e12).toFixed(2)} TB/s, products ${(ceilings.flopsPerSecond / 1e12).toFixed(0)} TFLOP/s`);

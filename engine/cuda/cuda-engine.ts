@@ -4,19 +4,21 @@
  * before are replayed as graphs. Knows no techniques. Built by engine/create.ts, called by the scheduler.
  */
 import { setImmediate as afterMessages } from 'node:timers/promises';
-import { MAX_MOVED_PAGES, PAGE_TOKENS, type AttentionPlan } from '../../kvcache/page-lists/page-list.ts';
-import { checkChunk, countMovedPages, type Geometry } from '../check-chunk.ts';
+import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
+import { checkChunk, countMovedPages, ownPages, type Geometry } from '../check-chunk.ts';
 import type { Chunk, Engine, EngineSpec, StepResult } from '../engine.ts';
 import type { StepRows } from '../logit-row.ts';
 import { decode } from '../model/decoder.ts';
 import { Rope } from '../model/rope.ts';
 import type { ModelSpec } from '../model/spec.ts';
+import { PageRows } from '../page-rows.ts';
 import { Compiler } from './compiler.ts';
 import { AttentionLaunches } from './attention-launches.ts';
 import { CudaOps } from './cuda-ops.ts';
 import { activationFactors, type OpsParts, type RunAddresses } from './cuda-values.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer } from './device-memory.ts';
+import { DevicePageRows } from './device-page-rows.ts';
 import { DeviceWeights, type Quantize, type WeightSource } from './device-weights.ts';
 import { ExactHalves } from './exact-halves.ts';
 import { CublasLt } from './ffi/cublas-lt.ts';
@@ -36,7 +38,7 @@ import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTa
 import { RunUpload } from './run-upload.ts';
 import { checkModel, engineSpec, runModel, suitsHopper } from './served-model.ts';
 import { StepLogits } from './step-logits.ts';
-import { SelectionSlots } from './selection-slots.ts';
+import { SelectionMemory } from './selection-memory.ts';
 import { Workspace } from './workspace.ts';
 
 /** fp8: weights of the layers, and of a head that is not the table, in E4M3 with a scale for each output, made at load; all else fp16. */
@@ -65,16 +67,13 @@ export interface CudaEngineOptions {
 
 /** Free memory that is left for what the driver takes by itself. */
 const SPARE_BYTES = 768 << 20;
-const SELECTION_BYTES = 256 << 20;
-const MOST_SLOTS = 1024;
-const LEAST_SLOTS = 128;
-const FIRST_PICK = 64;
 /** More rows in a run make its products no faster. */
 const MAX_RUN_ROWS = 8192;
 
 export class CudaEngine implements Engine {
   readonly spec: EngineSpec;
   readonly pages: number;
+  readonly pageIds: number;
   readonly worksApart = true;
   readonly device: Device;
   readonly memory: DeviceMemory;
@@ -100,9 +99,7 @@ export class CudaEngine implements Engine {
   readonly #recorded: RecordedRuns;
   /** From the first to the last thing that a step puts on the stream. */
   readonly #stepEvents: readonly [from: bigint, to: bigint];
-  #slots: SelectionSlots;
-  #selection: DeviceBuffer;
-  #maxPick = FIRST_PICK;
+  readonly #selection: SelectionMemory;
   #prepared: PreparedStep | null = null;
 
   /** Reads all weights; the caller may close them afterwards. Throws UnsupportedModelError for the operator. */
@@ -138,19 +135,20 @@ export class CudaEngine implements Engine {
     const fixed = this.#rope.frequencies(0);
     this.#frequencies = this.memory.allocate(fixed.byteLength, 'RoPE frequencies');
     this.memory.write(this.#frequencies, fixed);
-    ({ slots: this.#slots, selection: this.#selection } = this.#newSelection(FIRST_PICK));
+    this.#selection = new SelectionMemory(this.memory, spec);
     this.pages = this.#choosePages(options);
-    this.kv = new KvMemory(spec, this.memory, this.pages + MAX_MOVED_PAGES, this.#kvLayout);
-    this.#moved = new MovedPages(this.pages, MAX_MOVED_PAGES);
-    this.#kept = new KeptTables(this.pages);
+    this.pageIds = PageRows.idsFor(this.pages);
+    this.kv = this.#newKvMemory();
+    this.#moved = new MovedPages(this.pageIds, MAX_MOVED_PAGES);
+    this.#kept = new KeptTables(this.pageIds);
     this.#upload = new RunUpload({ device: this.device, memory: this.memory, workspace: this.#workspace, kept: this.#kept });
     this.spec = engineSpec(spec, options, this.#kvLayout);
-    this.#geometry = { ...this.spec, pageIds: this.pages };
+    this.#geometry = { ...this.spec, pageIds: this.pageIds };
     this.#runModel = runModel(spec, this.#rope, { hopper, widens: this.kv.wide !== null });
     this.#parts = {
       spec, kernels: this.#kernels, factors: activationFactors[type], weights: deviceWeights, kv: this.kv, workspace: this.#workspace,
       linears: new LinearLayers({ kernels: this.#kernels, products: this.#products, workspace: this.#workspace, fast: options.fast, multiprocessors: properties.multiprocessors, normEps: spec.normEps }),
-      maxPick: () => this.#maxPick, multiprocessors: properties.multiprocessors, sharedBytes: properties.sharedBytes, fast: options.fast,
+      maxPick: () => this.#selection.maxPick, multiprocessors: properties.multiprocessors, sharedBytes: properties.sharedBytes, fast: options.fast,
     };
   }
 
@@ -170,22 +168,17 @@ export class CudaEngine implements Engine {
   }
 
   truncate({ sequenceId, pageTable }: Pick<Chunk, 'sequenceId' | 'pageTable'>, length: number): void {
-    this.#slots.truncate(sequenceId, length);
+    this.#selection.truncate(sequenceId, length);
     // Statistics need nothing: a key that is written makes those of its logical page anew.
     this.#moved.truncate(sequenceId, new Set(pageTable.subarray(Math.floor(length / PAGE_TOKENS))));
   }
 
-  /** Kernels find a page by its number: pages are whole, and what is free is written over. */
-  get pageIds(): number {
-    return this.pages;
-  }
-
-  release(): void {
-    // Keeps nothing of a page but its bytes.
+  release(page: number, heads: Int32Array | null): void {
+    this.kv.pageRows.release(page, heads);
   }
 
   forget(sequenceId: number): void {
-    this.#slots.forget(sequenceId);
+    this.#selection.forget(sequenceId);
     this.#moved.forget(sequenceId);
     this.#kept.forget(sequenceId);
   }
@@ -203,7 +196,10 @@ export class CudaEngine implements Engine {
 
   /** Overwrites pages with NaN, as recycled memory might be. For tests. */
   poison(pages: Iterable<number>): void {
-    this.kv.poison(this.memory, pages);
+    for (const page of pages) {
+      this.kv.pageRows.place(page);
+      this.kv.poison(page, Array(this.kv.pageRows.heads).keys());
+    }
   }
 
   /** Puts a step on the stream. */
@@ -254,29 +250,33 @@ export class CudaEngine implements Engine {
 
   /** Picks that were planned and will not be made are no picks. */
   #dropPrepared(): void {
-    for (const { sequenceId, start } of this.#prepared?.step ?? []) this.#slots.truncate(sequenceId, start);
+    for (const { sequenceId, start } of this.#prepared?.step ?? []) this.#selection.truncate(sequenceId, start);
     this.#prepared = null;
   }
 
   #planRuns(step: readonly Chunk[]): (readonly Chunk[])[] {
-    return planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#slots.numSlots, joinsPrompts: this.#isFast });
+    const { wide } = this.kv;
+    const promptPages = wide === null ? Infinity : wide.pages - MAX_MOVED_PAGES;
+    return planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#selection.numSlots, promptPages, joinsPrompts: this.#isFast });
   }
 
-  /** Plans a run: which slots its picks take, which pages are copied, and its tables. */
+  /** Plans a run: where its tokens are written, which slots its picks take, which pages are copied, and its tables. */
   #makeTables(chunks: readonly Chunk[]): RunTables {
     const moves: Move[] = [];
     this.#moved.begin();
     this.#makeRoomForPicks(chunks);
+    for (const chunk of chunks) for (const page of ownPages(chunk)) this.kv.pageRows.place(page);
     const inUse = new Set<number>();
     const moved: ChunkPlace['moved'] = (chunk, entry) => this.#moved.get(chunk, entry, moves);
     const places = chunks.map((chunk) => this.#place(chunk, moved, inUse));
     const tables = buildRunTables(places, this.#runModel, { firstEntry: this.#kept.length, moves });
-    for (const chunk of chunks) if (chunk.phase === 'prefill') this.#slots.truncate(chunk.sequenceId, chunk.start);
+    for (const chunk of chunks) if (chunk.phase === 'prefill') this.#selection.truncate(chunk.sequenceId, chunk.start);
     return tables;
   }
 
   /** Puts a run on the stream. */
   #run(chunks: readonly Chunk[], tables: RunTables): void {
+    this.kv.pageRows.bring();
     this.#movePages(tables.moves);
     const addresses = this.#addresses(tables);
     const issue = (): void => {
@@ -287,27 +287,16 @@ export class CudaEngine implements Engine {
     else issue();
   }
 
-  /** Where the chunk's picks lie, and whether they are made in this run. */
   #place(chunk: Chunk, moved: ChunkPlace['moved'], inUse: Set<number>): ChunkPlace {
-    const { attention, sequenceId, start, phase } = chunk;
-    const table = phase === 'decode' ? this.#kept.of(chunk) : null;
-    if (attention.classes.every(({ pick }) => pick === 0)) return { chunk, slot: -1, fresh: false, table, moved };
-    const shape = shapeOf(attention);
-    const kept = attention.selection === 'reuse' ? this.#slots.recall(sequenceId, shape) : null;
-    const slot = kept ?? this.#slots.take(sequenceId, start, shape, inUse);
-    inUse.add(slot);
-    return { chunk, slot, fresh: kept === null, table, moved };
+    const table = chunk.phase === 'decode' ? this.#kept.of(chunk) : null;
+    return { chunk, ...this.#selection.place(chunk, inUse), table, moved };
   }
 
-  /** Selection memory has a stride: a longer list of picks needs another, and all sequences pick anew. */
   #makeRoomForPicks(chunks: readonly Chunk[]): void {
-    const most = chunks.reduce((max, { attention }) => attention.classes.reduce((a, { pick }) => Math.max(a, pick), max), 0);
-    if (most <= this.#maxPick) return;
+    if (!this.#selection.lacksRoom(chunks)) return;
     this.device.synchronize();
-    this.memory.free(this.#selection);
     this.#recorded.drop();
-    this.#maxPick = 2 ** Math.ceil(Math.log2(most));
-    ({ slots: this.#slots, selection: this.#selection } = this.#newSelection(this.#maxPick));
+    this.#selection.grow(chunks);
   }
 
   #quantize(): Quantize {
@@ -318,10 +307,13 @@ export class CudaEngine implements Engine {
     };
   }
 
-  #newSelection(maxPick: number): { slots: SelectionSlots; selection: DeviceBuffer } {
-    const slotBytes = this.#model.layers * this.#model.heads * maxPick * 4;
-    const numSlots = Math.max(LEAST_SLOTS, Math.min(MOST_SLOTS, Math.floor(SELECTION_BYTES / slotBytes)));
-    return { slots: new SelectionSlots(numSlots), selection: this.memory.allocate(numSlots * slotBytes, 'picked pages') };
+  /** Behind the ids of the pool stand those of turned copies, which are whole for good. */
+  #newKvMemory(): KvMemory {
+    const ids = this.pageIds + MAX_MOVED_PAGES;
+    const widePages = Math.min(ids, this.#mostWidePages);
+    const kv = new KvMemory(this.#model, this.memory, { pages: this.pages + MAX_MOVED_PAGES, ids, widePages }, this.#kvLayout);
+    for (let page = this.pageIds; page < ids; page++) kv.pageRows.place(page);
+    return kv;
   }
 
   #movePages(moves: readonly Move[]): void {
@@ -339,7 +331,7 @@ export class CudaEngine implements Engine {
     write(frequencies, own);
     write(rows, rowsAndDeltas);
     this.#kernels.get('rope_table').launch({ grid: [moves.length], block: [128] }, frequencies, rows, rows + BigInt(4 * moves.length), turns, this.#rope.pairs, 1);
-    this.#kernels.get('turn_pages').launch({ grid: [moves.length, kvHeads, layers], block: [128] }, this.kv.keys(0), this.kv.values(0), this.kv.layerStride, table, turns, kvHeads);
+    this.#kernels.get('turn_pages').launch({ grid: [moves.length, kvHeads, layers], block: [128] }, this.kv.keys, this.kv.values, this.kv.pageRows.address(0), table, turns, kvHeads);
   }
 
   #turnTable({ sizes, offsets }: RunTables, { block, ropeTable }: RunAddresses): void {
@@ -364,13 +356,22 @@ export class CudaEngine implements Engine {
   }
 
   #choosePages({ pages, stepTokens, spareBytes = 0 }: CudaEngineOptions): number {
-    const pageBytes = KvMemory.pageBytes(this.#model, this.#kvLayout);
     if ('exactly' in pages) return pages.exactly;
-    const free = this.device.memory().free;
+    const { layers, kvHeads } = this.#model;
+    const idsPerPage = PageRows.idsFor(1);
+    const pageBytes = KvMemory.pageBytes(this.#model, this.#kvLayout.format) + DevicePageRows.bytes({ ids: idsPerPage, heads: layers * kvHeads });
     const reserved = SPARE_BYTES + spareBytes + MAX_MOVED_PAGES * pageBytes + this.#runBytes(stepTokens);
-    const affordable = Math.floor((free - reserved) / pageBytes);
+    const free = this.device.memory().free - reserved;
+    // A run reads the pages of a text of full length in 16 bits, or of all there are.
+    const wideBytes = KvMemory.widePageBytes(this.#model, this.#kvLayout);
+    const affordable = Math.floor(Math.max((free - this.#mostWidePages * wideBytes) / pageBytes, (free - MAX_MOVED_PAGES * wideBytes) / (pageBytes + idsPerPage * wideBytes)));
     if (affordable < 1) throw new DeviceMemoryError({ bytes: pageBytes + reserved, what: 'KV memory and a step', ...this.device.memory() });
     return Math.min(affordable, pages.atMost);
+  }
+
+  /** Pages of a text of full length, and turned copies. */
+  get #mostWidePages(): number {
+    return Math.ceil(this.#model.contextLength / PAGE_TOKENS) + MAX_MOVED_PAGES;
   }
 
   /** What the buffers of a run take: activations, parts of attention, scores, some rows of logits. */
@@ -379,11 +380,4 @@ export class CudaEngine implements Engine {
     const partials = 4 * this.device.properties.multiprocessors * kvHeads * 64 * (headPad(headDim) + 2) * 4;
     return CudaOps.activationBytes(this.#model, stepTokens) + partials + 128 * this.#vocabStride * 4 + (256 << 20);
   }
-}
-
-/** What two plans have in common whose picks can stand for each other's. */
-function shapeOf({ classes }: AttentionPlan): string {
-  let shape = '';
-  for (const { pick, pickPer } of classes) shape += `${pick}${pickPer} `;
-  return shape;
 }

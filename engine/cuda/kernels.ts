@@ -43,7 +43,7 @@ const SHARED_PERCENT = 50;
 
 const FOLDER = join(import.meta.dirname, 'kernels');
 
-const parameters = { hopperAttention: 'pippppppppppiiiiiif', score: 'pipppppppiiii', linear: 'pppppiiif', gated: 'ppppiiiff', stream: 'ppppppiiiiff', streamGated: 'pppppiiifff', fp8: 'ppppppiiif', fp8Gated: 'ppppppiiiff' };
+const parameters = { hopperAttention: 'pippppipppppppiiiiiif', score: 'pippippppppiiii', linear: 'pppppiiif', gated: 'ppppiiiff', stream: 'ppppppiiiiff', streamGated: 'pppppiiifff', fp8: 'ppppppiiif', fp8Gated: 'ppppppiiiff' };
 
 const entries = {
   embed: { file: 'basic', parameters: 'pppif' },
@@ -51,15 +51,15 @@ const entries = {
   add_norm: { file: 'basic', parameters: 'pppppiff' },
   silu_mul: { file: 'basic', parameters: 'ppif' },
   rope_table: { file: 'rope_table', parameters: 'ppppif' },
-  rope_write: { file: 'rope_write', parameters: 'pipppfpppppii', readsPages: true },
+  rope_write: { file: 'rope_write', parameters: 'pipppfppppppiii', readsPages: true },
   score: { file: 'score', parameters: `${parameters.score}i` },
   score_hopper: { file: 'score_hopper', parameters: parameters.score, only: 'hopper' },
   pick: { file: 'pick', parameters: 'pippppppiiiii' },
-  attend: { file: 'attend', parameters: 'pippppppppppippiiiiif', readsPages: true },
-  attend_token: { file: 'attend_token', parameters: 'pippppppppppippiiiiifppfpp', readsPages: true },
+  attend: { file: 'attend', parameters: 'pippppipppppppippiiiiif', readsPages: true },
+  attend_token: { file: 'attend_token', parameters: 'pippppipppppppippiiiiifppfpp', readsPages: true },
   attend_hopper: { file: 'attend_hopper', parameters: parameters.hopperAttention, only: 'hopper' },
-  turn_pages: { file: 'turn_pages', parameters: 'pplppi', readsPages: true },
-  widen_pages: { file: 'widen_pages', parameters: 'pppppi', readsPages: true, only: 'widened' },
+  turn_pages: { file: 'turn_pages', parameters: 'pppppi', readsPages: true },
+  widen_pages: { file: 'widen_pages', parameters: 'pppippppi', readsPages: true, only: 'widened' },
   head_parts: { file: 'sample', parameters: 'piipppp' },
   join_heads: { file: 'sample', parameters: 'ppppip' },
   linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, only: 'few' },

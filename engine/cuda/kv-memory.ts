@@ -1,10 +1,11 @@
 /**
- * The bytes behind page ids on the device: keys, values and page statistics of every layer, laid out as
- * kernels/CONTRACT.md says. Knows nothing of sequences or lists. Owned by cuda-engine.ts.
+ * The bytes behind page ids on the device: keys, values and page statistics in rows, one for a page of a KV head of a
+ * layer, laid out as kernels/CONTRACT.md says. Knows nothing of sequences or lists. Owned by cuda-engine.ts.
  */
 import { LOGICAL_PAGE_TOKENS, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
 import type { ModelSpec } from '../model/spec.ts';
 import type { DeviceBuffer, DeviceMemory } from './device-memory.ts';
+import { DevicePageRows } from './device-page-rows.ts';
 
 type Shape = Pick<ModelSpec, 'layers' | 'kvHeads' | 'headDim'>;
 
@@ -13,8 +14,25 @@ export type KvFormat = 'element' | 'int8' | 'fp8';
 
 export interface KvLayout {
   readonly format: KvFormat;
-  /** Prefill reads pages of 16 bits: pages of 8 bits are widened for it, layer by layer, in an array of one layer. */
+  /** Prefill reads pages of 16 bits: pages of 8 bits are widened for it, layer by layer, in rows of their own. */
   readonly widens: boolean;
+}
+
+export interface KvSize {
+  /** Whole pages that there are rows for. */
+  readonly pages: number;
+  readonly ids: number;
+  /** Pages that one run reads by kernels that want 16 bits, at most. */
+  readonly widePages: number;
+}
+
+/** One layer of what a run reads, in 16 bits. */
+export interface WidePages {
+  readonly keys: bigint;
+  readonly values: bigint;
+  /** Which row a page has there, for each head. [ids, kvHeads] */
+  readonly rows: bigint;
+  readonly pages: number;
 }
 
 /** Channels are stored in rows of 64: 128 bytes, what one row of a swizzle holds. */
@@ -24,65 +42,69 @@ const ELEMENT_BYTES = 2;
 const SCALE_BYTES = 4;
 
 export class KvMemory {
-  /** From one layer of keys (or of values) to the next: elements, bytes where pages are of 8 bits. */
-  readonly layerStride: number;
   readonly format: KvFormat;
-  /** One layer of keys and of values in 16 bits; null where nothing is widened. */
-  readonly wide: { readonly keys: bigint; readonly values: bigint } | null;
-  readonly #layerBytes: number;
-  readonly #pageBytes: number;
+  readonly pageRows: DevicePageRows;
+  /** null where nothing is widened. */
+  readonly wide: WidePages | null;
+  readonly #shape: Shape;
+  readonly #memory: DeviceMemory;
   readonly #keys: DeviceBuffer;
   readonly #values: DeviceBuffer;
   readonly #statistics: DeviceBuffer;
-  readonly #statisticsStride: number;
-  readonly #shape: Shape;
 
-  /** `pages`: of the pool, and those behind it that hold turned copies. */
-  constructor(shape: Shape, memory: DeviceMemory, pages: number, layout: KvLayout = { format: 'element', widens: false }) {
+  constructor(shape: Shape, memory: DeviceMemory, size: KvSize, layout: KvLayout = { format: 'element', widens: false }) {
     this.#shape = shape;
+    this.#memory = memory;
     this.format = layout.format;
-    this.#pageBytes = keyBytes(shape, layout.format);
-    this.#layerBytes = pages * this.#pageBytes;
-    this.layerStride = layout.format === 'element' ? this.#layerBytes / ELEMENT_BYTES : this.#layerBytes;
-    this.wide = isWidened(layout) ? widePages(shape, memory, pages) : null;
-    this.#statisticsStride = pages * statisticsElements(shape);
-    this.#keys = memory.allocate(this.#layerBytes * shape.layers, 'the keys of KV memory');
-    this.#values = memory.allocate(this.#layerBytes * shape.layers, 'the values of KV memory');
-    this.#statistics = memory.allocate(this.#statisticsStride * shape.layers * ELEMENT_BYTES, 'the page statistics of KV memory');
+    const heads = shape.layers * shape.kvHeads;
+    // The first row is nobody's.
+    const rows = 1 + size.pages * heads;
+    this.pageRows = new DevicePageRows(memory, { ...size, heads });
+    this.wide = isWidened(layout) ? widePages(shape, memory, size) : null;
+    this.#keys = memory.allocate(rows * rowBytes(shape, layout.format), 'the keys of KV memory');
+    this.#values = memory.allocate(rows * rowBytes(shape, layout.format), 'the values of KV memory');
+    this.#statistics = memory.allocate(rows * statisticsBytes(shape), 'the page statistics of KV memory');
+    this.#poisonRow(0);
   }
 
-  /** Bytes of one page in all layers, statistics and what it is widened to included. */
-  static pageBytes(shape: Shape, layout: KvLayout = { format: 'element', widens: false }): number {
-    const wide = isWidened(layout) ? 2 * keyBytes(shape, 'element') : 0;
-    return shape.layers * (2 * keyBytes(shape, layout.format) + statisticsElements(shape) * ELEMENT_BYTES) + wide;
+  /** Bytes of a whole page in all layers, statistics included. */
+  static pageBytes(shape: Shape, format: KvFormat): number {
+    return shape.layers * shape.kvHeads * (2 * rowBytes(shape, format) + statisticsBytes(shape));
   }
 
-  keys(layer: number): bigint {
-    return this.#keys.address + BigInt(layer * this.#layerBytes);
+  /** Bytes of a page that is widened; 0 where none is. */
+  static widePageBytes(shape: Shape, layout: KvLayout): number {
+    return isWidened(layout) ? 2 * shape.kvHeads * rowBytes(shape, 'element') : 0;
   }
 
-  values(layer: number): bigint {
-    return this.#values.address + BigInt(layer * this.#layerBytes);
+  get keys(): bigint {
+    return this.#keys.address;
   }
 
-  statistics(layer: number): bigint {
-    return this.#statistics.address + BigInt(layer * this.#statisticsStride * ELEMENT_BYTES);
+  get values(): bigint {
+    return this.#values.address;
   }
 
-  /** Fills pages with NaN, as recycled memory might hold. For tests. */
-  poison(memory: DeviceMemory, pages: Iterable<number>): void {
-    const [page, statistics] = [this.#pageBytes, statisticsElements(this.#shape) * ELEMENT_BYTES];
-    for (const id of pages) {
-      for (let layer = 0; layer < this.#shape.layers; layer++) {
-        for (const base of [this.keys(layer), this.values(layer)]) memory.poison({ address: base + BigInt(id * page), bytes: page });
-        memory.poison({ address: this.statistics(layer) + BigInt(id * statistics), bytes: statistics });
-      }
-    }
+  get statistics(): bigint {
+    return this.#statistics.address;
   }
 
-  /** All of it: benchmarks fill it with numbers. */
-  buffers(): readonly DeviceBuffer[] {
-    return [this.#keys, this.#values, this.#statistics];
+  /** Fills the rows that these heads have in a page with NaN, as recycled memory might hold. For tests. */
+  poison(page: number, heads: Iterable<number>): void {
+    for (const head of heads) this.#poisonRow(this.pageRows.of(page, head));
+  }
+
+  /** For benchmarks: these pages are whole and full of numbers. */
+  occupy(pages: Iterable<number>, numbers: ArrayBufferView): void {
+    for (const page of pages) this.pageRows.place(page);
+    for (const buffer of [this.#keys, this.#values, this.#statistics]) this.#memory.repeat(buffer, numbers);
+    this.#poisonRow(0);
+  }
+
+  #poisonRow(row: number): void {
+    const [bytes, ofStatistics] = [rowBytes(this.#shape, this.format), statisticsBytes(this.#shape)];
+    for (const address of [this.keys, this.values]) this.#memory.poison({ address: address + BigInt(row * bytes), bytes });
+    this.#memory.poison({ address: this.statistics + BigInt(row * ofStatistics), bytes: ofStatistics });
   }
 }
 
@@ -90,22 +112,21 @@ export function headPad(headDim: number): number {
   return Math.ceil(headDim / CHANNEL_UNIT) * CHANNEL_UNIT;
 }
 
-/** Bytes of the keys (or of the values) of one page of a layer. */
-function keyBytes({ kvHeads, headDim }: Shape, format: KvFormat): number {
-  const ofToken = format === 'element' ? headPad(headDim) * ELEMENT_BYTES : headPad(headDim) + SCALE_BYTES;
-  return kvHeads * PAGE_TOKENS * ofToken;
+/** Bytes of the keys (or of the values) of a page of one KV head of a layer. */
+function rowBytes({ headDim }: Shape, format: KvFormat): number {
+  return PAGE_TOKENS * (format === 'element' ? headPad(headDim) * ELEMENT_BYTES : headPad(headDim) + SCALE_BYTES);
+}
+
+function statisticsBytes({ headDim }: Shape): number {
+  return (PAGE_TOKENS / LOGICAL_PAGE_TOKENS) * 2 * headDim * ELEMENT_BYTES;
 }
 
 function isWidened({ format, widens }: KvLayout): boolean {
   return widens && format !== 'element';
 }
 
-function widePages(shape: Shape, memory: DeviceMemory, pages: number): { keys: bigint; values: bigint } {
-  const bytes = pages * keyBytes(shape, 'element');
-  const [keys, values] = ['keys', 'values'].map((what) => memory.allocate(bytes, `the ${what} of a layer in 16 bits`).address) as [bigint, bigint];
-  return { keys, values };
-}
-
-function statisticsElements({ kvHeads, headDim }: Shape): number {
-  return kvHeads * (PAGE_TOKENS / LOGICAL_PAGE_TOKENS) * 2 * headDim;
+function widePages(shape: Shape, memory: DeviceMemory, { ids, widePages: pages }: KvSize): WidePages {
+  const bytes = pages * shape.kvHeads * rowBytes(shape, 'element');
+  const allocate = (of: number, what: string): bigint => memory.allocate(of, `${what} of a layer in 16 bits`).address;
+  return { keys: allocate(bytes, 'the keys'), values: allocate(bytes, 'the values'), rows: allocate(4 * ids * shape.kvHeads, 'the rows'), pages };
 }

@@ -12,6 +12,8 @@ export interface RunLimits {
   readonly rows: number;
   /** Chunks of a run: each may need a slot for what it picks. */
   readonly chunks: number;
+  /** Pages of the texts of its prompts together; one longer text runs alone. */
+  readonly promptPages: number;
   /** Whether a prompt's next chunk may come in the same run. */
   readonly joinsPrompts: boolean;
 }
@@ -30,11 +32,18 @@ export function planRuns(step: readonly Chunk[], limits: RunLimits): Chunk[][] {
   return runs;
 }
 
-function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, chunks, joinsPrompts }: RunLimits): boolean {
+function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, chunks, promptPages, joinsPrompts }: RunLimits): boolean {
   const total = run.reduce((sum, { tokens }) => sum + tokens.length, chunk.tokens.length);
   const moved = run.reduce((sum, { attention }) => sum + countMovedPages(attention), countMovedPages(chunk.attention));
   const before = run.filter(({ sequenceId }) => sequenceId === chunk.sequenceId);
-  return total <= rows && run.length < chunks && moved <= MAX_MOVED_PAGES && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
+  return total <= rows && run.length < chunks && moved <= MAX_MOVED_PAGES && countPromptPages([...run, chunk]) <= promptPages && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
+}
+
+/** Pages of the texts that have prompt chunks in the run. */
+function countPromptPages(run: readonly Chunk[]): number {
+  const pages = new Map<number, number>();
+  for (const { phase, sequenceId, start, tokens } of run) if (phase === 'prefill') pages.set(sequenceId, Math.ceil((start + tokens.length) / PAGE_TOKENS));
+  return [...pages.values()].reduce((sum, count) => sum + count, 0);
 }
 
 /** `before`: the sequence's chunks in the run, in order; at least one. */

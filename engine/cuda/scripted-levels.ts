@@ -82,8 +82,8 @@ export class ScriptedEngine implements Engine {
     return this.#engine.pageIds;
   }
 
-  release(): void {
-    this.#engine.release();
+  release(...args: Parameters<Engine['release']>): void {
+    this.#engine.release(...args);
   }
 
   async run(step: readonly Chunk[]): Promise<StepResult> {

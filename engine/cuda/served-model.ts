@@ -41,7 +41,7 @@ export function engineSpec(spec: ModelSpec, { precision, headOrder }: Pick<Engin
   return {
     engine: 'cuda', precision, layers, kvHeads, vocab, contextLength, slidingWindow, headOrder,
     keysDependOnPromptLength: spec.rope.type === 'dynamic',
-    kvBytesPerToken: KvMemory.pageBytes(spec, kv) / PAGE_TOKENS,
+    kvBytesPerToken: KvMemory.pageBytes(spec, kv.format) / PAGE_TOKENS,
     ...(kv.format === 'element' ? {} : { kvPrecision: kv.format }),
   };
 }

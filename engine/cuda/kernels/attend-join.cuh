@@ -33,6 +33,7 @@ struct Rows { int numRows, firstRow, group, firstHead, heads, stepRow; };
 
 struct Attention {
   const element* keys; const element* values;
+  PageRows pageRows;
   int kvHead, kvHeads, window;
   float scale;
 };

@@ -6,17 +6,38 @@
 #include "finished-list.cuh"
 #include "mma.cuh"
 
+// Rows of the entries from `from` on, a warp at a time: lane i has that of the i-th. Those after them are under way before they
+// are asked for: one found when it is needed would be waited for as long as a page is read.
+struct RowsAhead { int now, next; };
+
+__device__ __forceinline__ int laneRow(const Attention& attention, const FinishedList& list, int from) {
+  return rowOf(attention.pageRows, pageAt(list, from + (int)threadIdx.x % WARP), attention.kvHead);
+}
+
+__device__ __forceinline__ RowsAhead findRows(const Attention& attention, const FinishedList& list, int from) {
+  return RowsAhead{laneRow(attention, list, from), laneRow(attention, list, from + WARP)};
+}
+
+// Of entry from + i; i goes up by one from call to call.
+__device__ __forceinline__ int takeRow(RowsAhead& rows, const Attention& attention, const FinishedList& list, int from, int i) {
+  if (i % WARP == 0 && i > 0) {
+    rows.now = rows.next;
+    rows.next = laneRow(attention, list, from + i + WARP);
+  }
+  return __shfl_sync(FULL_WARP, rows.now, i % WARP);
+}
+
 // The whole page as it lies: the layout of 16-bit pages is swizzled in memory already.
-__device__ __forceinline__ void copyPage(const Attention& attention, int page, element* stage) {
+__device__ __forceinline__ void copyPage(const Attention& attention, int pageRow, element* stage) {
   const uint32 to = sharedAddress(stage);
 #ifdef KV_BYTES
-  const int64 from = bytePageOffset(page, attention.kvHead, attention.kvHeads);
+  const int64 from = byteRowOffset(pageRow);
   for (int at = threadIdx.x * 16; at < PAGE_BYTES; at += THREADS * 16) {
     copyAhead(to + at, (const uint8*)attention.keys + from + at);
     copyAhead(to + PAGE_BYTES + at, (const uint8*)attention.values + from + at);
   }
 #else
-  const int64 from = pageOffset(page, attention.kvHead, attention.kvHeads);
+  const int64 from = rowOffset(pageRow);
 #pragma unroll
   for (int i = 0; i < PAGE_ELEMENTS / 8 / THREADS; i++) {
     const int unit = i * THREADS + threadIdx.x;
@@ -124,10 +145,11 @@ __device__ __forceinline__ void mixValues(Mix& mix, const float (&weights)[KEYS 
 }
 
 // The first pages of entries from..end - 1 come to the stages.
-__device__ __forceinline__ void beginPages(const Attention& attention, const FinishedList& list, int from, int end, element* stages) {
+__device__ __forceinline__ void beginPages(const Attention& attention, const RowsAhead& found, int from, int end, element* stages) {
 #pragma unroll
   for (int i = 0; i < STAGES - 1; i++) {
-    if (from + i < end) copyPage(attention, pageAt(list, from + i), stages + i * STAGE_ELEMENTS);
+    const int row = __shfl_sync(FULL_WARP, found.now, i);
+    if (from + i < end) copyPage(attention, row, stages + i * STAGE_ELEMENTS);
     endCopies();
   }
 }
@@ -135,21 +157,21 @@ __device__ __forceinline__ void beginPages(const Attention& attention, const Fin
 // Reads entries from..end - 1 of the list, whose first pages are under way. WARPS_ON_ROWS warps have rows of their own; the others share the keys.
 template <int WARPS_ON_ROWS>
 __device__ __forceinline__ void readPages(Mix& mix, const uint32 (&queries)[STEPS][4], const Attention& attention, const FinishedList& list,
-                                          const Rows& rows, int from, int end, element* stages) {
+                                          const Rows& rows, RowsAhead found, int from, int end, element* stages) {
   const int KEYS = TILE_ROWS * WARPS_ON_ROWS;
   const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
   const int tileRow = warp % WARPS_ON_ROWS * TILE_ROWS, firstKey = warp / WARPS_ON_ROWS * KEYS;
   const int tokens[2] = {tokenOf(rows, tileRow + g), tokenOf(rows, tileRow + g + 8)};
   const float scale = attention.scale * LOG2_E;
 
-  int ahead = from + STAGES - 1, pageAhead = pageAt(list, ahead);
+  int ahead = STAGES - 1;
   int stage = 0, stageAhead = STAGES - 1;
   for (int entry = from; entry < end; entry++) {
     awaitCopies<STAGES - 2>();
     __syncthreads();
-    if (ahead < end) copyPage(attention, pageAhead, stages + stageAhead * STAGE_ELEMENTS);
+    const int row = takeRow(found, attention, list, from, ahead);
+    if (from + ahead++ < end) copyPage(attention, row, stages + stageAhead * STAGE_ELEMENTS);
     endCopies();
-    pageAhead = pageAt(list, ++ahead);
     stageAhead = stageAhead + 1 == STAGES ? 0 : stageAhead + 1;
 
 #ifdef KV_BYTES
@@ -178,8 +200,8 @@ __device__ __forceinline__ int endEntry(const FinishedList& list) { return (int)
 
 // Its first pages are under way.
 template <int WARPS_ON_ROWS>
-__device__ __forceinline__ void attendPart(const Attention& attention, const FinishedList& list, const Rows& rows, const element* q, int rowStride,
-                                           element* out, float* parts, int* counter, element* stages) {
+__device__ __forceinline__ void attendPart(const Attention& attention, const FinishedList& list, const Rows& rows, const RowsAhead& found, const element* q,
+                                           int rowStride, element* out, float* parts, int* counter, element* stages) {
   const int splits = gridDim.x, from = firstEntry(list), end = endEntry(list);
   const float scale = attention.scale * LOG2_E;
   float* own = parts + (int64)blockIdx.x * UNIT_ROWS * PART_FLOATS;
@@ -191,7 +213,7 @@ __device__ __forceinline__ void attendPart(const Attention& attention, const Fin
     mix.total[0] = mix.total[1] = 0;
     uint32 queries[STEPS][4];
     loadQueries(queries, q, rowStride, rows, threadIdx.x / WARP % WARPS_ON_ROWS * TILE_ROWS);
-    readPages<WARPS_ON_ROWS>(mix, queries, attention, list, rows, from, end, stages);
+    readPages<WARPS_ON_ROWS>(mix, queries, attention, list, rows, found, from, end, stages);
     awaitCopies<0>();
     __syncthreads();
     shareMix(mix, (float*)stages);

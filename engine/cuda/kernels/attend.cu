@@ -3,7 +3,7 @@
 #include "attend-part.cuh"
 
 extern "C" __global__ void BOUNDS
-attend(const element* q, int rowStride, element* out, const element* keys, const element* values, const int* units,
+attend(const element* q, int rowStride, element* out, const element* keys, const element* values, const int* pageRows, int pageHeads, const int* units,
        const int* chunks, const int* lists, const int* entries, const int* entryPositions, const uint8* classOf,
        const int* selection, int maxPick, float* partials, int* counters, int layer, int layers, int kvHeads, int group,
        int window, float scale) {
@@ -25,11 +25,12 @@ attend(const element* q, int rowStride, element* out, const element* keys, const
   const FinishedList finished = finishList(chunk, list, entries, entryPositions, picked, tokenOf(rows, rows.numRows - 1));
   letNextBegin();
   awaitInputs();
-  const Attention attention = {keys, values, kvHead, kvHeads, window, scale};
+  const Attention attention = {keys, values, {pageRows, pageHeads}, kvHead, kvHeads, window, scale};
   const int64 counter = (int64)unit * kvHeads + kvHead;
   float* parts = partials + counter * gridDim.x * UNIT_ROWS * PART_FLOATS;
-  beginPages(attention, finished, firstEntry(finished), endEntry(finished), stages);
-  if (rows.numRows <= TILE_ROWS) attendPart<1>(attention, finished, rows, q, rowStride, out, parts, counters + counter, stages);
-  else if (rows.numRows <= 2 * TILE_ROWS) attendPart<2>(attention, finished, rows, q, rowStride, out, parts, counters + counter, stages);
-  else attendPart<4>(attention, finished, rows, q, rowStride, out, parts, counters + counter, stages);
+  const RowsAhead found = findRows(attention, finished, firstEntry(finished));
+  beginPages(attention, found, firstEntry(finished), endEntry(finished), stages);
+  if (rows.numRows <= TILE_ROWS) attendPart<1>(attention, finished, rows, found, q, rowStride, out, parts, counters + counter, stages);
+  else if (rows.numRows <= 2 * TILE_ROWS) attendPart<2>(attention, finished, rows, found, q, rowStride, out, parts, counters + counter, stages);
+  else attendPart<4>(attention, finished, rows, found, q, rowStride, out, parts, counters + counter, stages);
 }

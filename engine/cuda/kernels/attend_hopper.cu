@@ -62,17 +62,16 @@ __device__ __forceinline__ void copyPair(uint32 to, const element* first, const 
   }
 }
 
-// One warp: its lanes read page ids ahead, its first lane copies.
-__device__ __forceinline__ void bringPages(const Ring& ring, const FinishedList& list, const element* keys, const element* values, int kvHead, int kvHeads) {
+// One warp: its lanes find pages' rows ahead, its first lane copies.
+__device__ __forceinline__ void bringPages(const Ring& ring, const FinishedList& list, const element* keys, const element* values, const PageRows& pageRows, int kvHead) {
   const int lane = threadIdx.x % WARP;
   const int last = list.numEntries - 1;
   Place place = {0, 1};
-  int ids = pageAt(list, min(lane, last));
+  int rows = rowOf(pageRows, pageAt(list, min(lane, last)), kvHead);
   for (int entry = 0; entry < list.numEntries; entry += 2) {
-    if (entry > 0 && entry % WARP == 0) ids = pageAt(list, min(entry + lane, last));
+    if (entry > 0 && entry % WARP == 0) rows = rowOf(pageRows, pageAt(list, min(entry + lane, last)), kvHead);
     // Of an odd number the last page comes twice; its second copy is hidden.
-    const int64 first = pageOffset(__shfl_sync(FULL_WARP, ids, entry % WARP), kvHead, kvHeads);
-    const int64 second = pageOffset(__shfl_sync(FULL_WARP, ids, entry % WARP + 1), kvHead, kvHeads);
+    const int64 first = rowOffset(__shfl_sync(FULL_WARP, rows, entry % WARP)), second = rowOffset(__shfl_sync(FULL_WARP, rows, entry % WARP + 1));
     if (lane == 0) {
       awaitPhase(keysEmpty(ring, place.stage), place.parity);
       copyPair(keyStage(ring, place.stage), keys + first, keys + second, keysFull(ring, place.stage));
@@ -265,7 +264,7 @@ __device__ __forceinline__ void readPairs(Mix& mix, const Query& query, const Ri
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-attend_hopper(const element* q, int rowStride, element* out, const element* keys, const element* values, const int* units,
+attend_hopper(const element* q, int rowStride, element* out, const element* keys, const element* values, const int* pageRows, int pageHeads, const int* units,
               const int* chunks, const int* lists, const int* entries, const int* entryPositions, const uint8* classOf,
               const int* selection, int maxPick, int layer, int layers, int kvHeads, int group, int window, float scale) {
   extern __shared__ eight shared[];
@@ -297,7 +296,7 @@ attend_hopper(const element* q, int rowStride, element* out, const element* keys
 
   if (threadIdx.x < WARPGROUP) {
     giveRegisters<24>();
-    if (threadIdx.x < WARP) bringPages(ring, finished, keys, values, kvHead, kvHeads);
+    if (threadIdx.x < WARP) bringPages(ring, finished, keys, values, PageRows{pageRows, pageHeads}, kvHead);
   } else {
     takeRegisters<240>();
     const int consumer = threadIdx.x / WARPGROUP - 1;

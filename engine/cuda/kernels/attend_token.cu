@@ -7,10 +7,10 @@
 // Queries of the group to shared memory, turned; in the block that reads the chunk's own page the key and the value go there.
 // qkv: the token's row. Vectors: key, value, queries.
 __device__ __forceinline__ void turnToken(const element* qkv, const element* qNorm, const element* kNorm, float eps, const float* turns, const Attention& attention,
-                                          int group, bool writes, int page, int slot, element* statistics, element* queries, element* logical) {
+                                          int group, bool writes, int pageRow, int slot, element* statistics, element* queries, element* logical) {
   const int kvHead = attention.kvHead, kvHeads = attention.kvHeads, heads = kvHeads * group, before = slot % LOGICAL_TOKENS;
-  stored* keyPage = pageAt((element*)attention.keys, page, kvHead, kvHeads);
-  stored* valuePage = pageAt((element*)attention.values, page, kvHead, kvHeads);
+  stored* keyPage = rowAt((element*)attention.keys, pageRow);
+  stored* valuePage = rowAt((element*)attention.values, pageRow);
   if (writes) {
     for (int i = threadIdx.x; i < before * HEAD_DIM; i += THREADS) logical[i] = readPage(keyPage, slot - before + i / HEAD_DIM, i % HEAD_DIM);
   }
@@ -37,12 +37,12 @@ __device__ __forceinline__ void turnToken(const element* qkv, const element* qNo
   }
   if (writes && slot == 0) zeroTail(valuePage, 1);
   __syncthreads();
-  if (writes) storeStatistics(logical, before + 1, statistics + statisticsOffset(page, kvHead, kvHeads) + slot / LOGICAL_TOKENS * 2 * HEAD_DIM);
+  if (writes) storeStatistics(logical, before + 1, statistics + statisticsOffset(pageRow) + slot / LOGICAL_TOKENS * 2 * HEAD_DIM);
 }
 
 // `rope_write` and `attend` at once, for chunks of one token in lists that no query head picks for itself.
 extern "C" __global__ void BOUNDS
-attend_token(const element* qkv, int rowStride, element* out, element* keys, element* values, const int* units,
+attend_token(const element* qkv, int rowStride, element* out, element* keys, element* values, const int* pageRows, int pageHeads, const int* units,
              const int* chunks, const int* lists, const int* entries, const int* entryPositions, const uint8* classOf,
              const int* selection, int maxPick, float* partials, int* counters, int layer, int layers, int kvHeads, int group,
              int window, float scale, const element* qNorm, const element* kNorm, float eps, const float* ropeTable, element* statistics) {
@@ -58,16 +58,18 @@ attend_token(const element* qkv, int rowStride, element* out, element* keys, ele
   const Rows rows = {group, 0, group, kvHead * group, heads, chunk.firstRow};
   const int* picked = selection + (list.pick > 0 ? selectionOffset(chunk.pickSlot, layer, layers, kvHead * group, heads, maxPick) : 0);
   const FinishedList finished = finishList(chunk, list, entries, entryPositions, picked, 0);
-  const Attention attention = {keys, values, kvHead, kvHeads, window, scale};
+  const Attention attention = {keys, values, {pageRows, pageHeads}, kvHead, kvHeads, window, scale};
+  const int ownRow = rowOf(attention.pageRows, finished.own[0], kvHead);
   const int from = firstEntry(finished), end = endEntry(finished);
   // The last entry is the chunk's own page. All others are complete before the kernel ahead has ended.
   const bool writes = from < end && end == finished.numEntries, isFirst = writes && end - from < STAGES;
+  const RowsAhead found = findRows(attention, finished, from);
   letNextBegin();
-  if (!isFirst) beginPages(attention, finished, from, end, stages);
+  if (!isFirst) beginPages(attention, found, from, end, stages);
   awaitInputs();
   turnToken(qkv + (int64)chunk.firstRow * rowStride, qNorm, kNorm, eps, ropeTable + (int64)chunk.firstRow * HEAD_DIM, attention, group, writes,
-            finished.own[0], chunk.start % PAGE_TOKENS, statistics, queries, logical);
-  if (isFirst) beginPages(attention, finished, from, end, stages);
+            ownRow, chunk.start % PAGE_TOKENS, statistics, queries, logical);
+  if (isFirst) beginPages(attention, found, from, end, stages);
   const int64 counter = (int64)unit * kvHeads + kvHead;
-  attendPart<1>(attention, finished, rows, queries - kvHead * group * HEAD_DIM, 0, out, partials + counter * gridDim.x * UNIT_ROWS * PART_FLOATS, counters + counter, stages);
+  attendPart<1>(attention, finished, rows, found, queries - kvHead * group * HEAD_DIM, 0, out, partials + counter * gridDim.x * UNIT_ROWS * PART_FLOATS, counters + counter, stages);
 }

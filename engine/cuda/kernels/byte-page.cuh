@@ -16,7 +16,7 @@
 #define LARGEST_NUMBER 127.0f
 #endif
 
-__device__ __forceinline__ int64 bytePageOffset(int page, int kvHead, int kvHeads) { return ((int64)page * kvHeads + kvHead) * PAGE_BYTES; }
+__device__ __forceinline__ int64 byteRowOffset(int row) { return (int64)row * PAGE_BYTES; }
 
 // No swizzle: bytes are widened before a matrix instruction reads them.
 __device__ __forceinline__ int byteOffset(int token, int channel) { return ((channel / 64) * PAGE_TOKENS + token) * 64 + channel % 64; }

@@ -153,7 +153,7 @@ __device__ __forceinline__ void zeroTail(uint8* page, int from) {
   for (int token = from + threadIdx.x; token < PAGE_TOKENS; token += THREADS) ((float*)(page + SCALES_AT))[token] = 0;
 }
 
-__device__ __forceinline__ uint8* pageAt(element* memory, int page, int kvHead, int kvHeads) { return (uint8*)memory + bytePageOffset(page, kvHead, kvHeads); }
+__device__ __forceinline__ uint8* rowAt(element* memory, int row) { return (uint8*)memory + byteRowOffset(row); }
 
 __device__ __forceinline__ element readPage(const uint8* page, int token, int channel) {
   return elementOf(page[byteOffset(token, channel)], ((const float*)(page + SCALES_AT))[token]);
@@ -183,7 +183,7 @@ __device__ __forceinline__ void zeroTail(element* page, int from) {
   }
 }
 
-__device__ __forceinline__ element* pageAt(element* memory, int page, int kvHead, int kvHeads) { return memory + pageOffset(page, kvHead, kvHeads); }
+__device__ __forceinline__ element* rowAt(element* memory, int row) { return memory + rowOffset(row); }
 
 __device__ __forceinline__ element readPage(const element* page, int token, int channel) { return page[channelOffset(token, channel)]; }
 #endif

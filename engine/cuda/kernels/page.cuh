@@ -18,14 +18,23 @@ __device__ __forceinline__ int unitOffset(int token, int unit) {
 
 __device__ __forceinline__ int channelOffset(int token, int channel) { return unitOffset(token, channel / 8) + channel % 8; }
 
-__device__ __forceinline__ int64 pageOffset(int page, int kvHead, int kvHeads) {
-  return ((int64)page * kvHeads + kvHead) * PAGE_ELEMENTS;
+// Which row of KV memory a KV head has in a page: of[page * heads + kvHead], `of` beginning with the first head of a layer.
+struct PageRows { const int* of; int heads; };
+
+__device__ __forceinline__ int rowOf(const PageRows& pageRows, int page, int kvHead) { return pageRows.of[(int64)page * pageRows.heads + kvHead]; }
+
+// Eight times four pages of a list, the fours `step` apart from `first` on: lane 4i + j has the row of the i-th four's page j.
+// Past the end stands the last page.
+#define FOURS 8
+__device__ __forceinline__ int rowsOfFours(const PageRows& pageRows, const int* pages, int first, int step, int numPages, int kvHead) {
+  const int lane = threadIdx.x % WARP;
+  return rowOf(pageRows, pages[min(first + lane / 4 * step + lane % 4, numPages - 1)], kvHead);
 }
 
+__device__ __forceinline__ int64 rowOffset(int row) { return (int64)row * PAGE_ELEMENTS; }
+
 // [4 logical pages, 2 (minimum, maximum), HEAD_DIM]
-__device__ __forceinline__ int64 statisticsOffset(int page, int kvHead, int kvHeads) {
-  return ((int64)page * kvHeads + kvHead) * (LOGICAL_PER_PAGE * 2 * HEAD_DIM);
-}
+__device__ __forceinline__ int64 statisticsOffset(int row) { return (int64)row * (LOGICAL_PER_PAGE * 2 * HEAD_DIM); }
 
 struct Chunk { int firstRow, tokens, start, ownPages, pickSlot, fresh, askTokens, firstList, classOf, perQueryHead; };
 

@@ -7,18 +7,18 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 rope_write(element* qkv, int rowStride, const element* bias, const element* qNorm, const element* kNorm, float eps,
            const float* ropeTable, const int* runs, element* keys, element* values, element* statistics,
-           int kvHeads, int group) {
+           const int* pageRows, int pageHeads, int kvHeads, int group) {
   const int4 run = *(const int4*)(runs + blockIdx.x * 4);
   const int firstRow = run.x, count = run.y, tail = run.w;
   if (count == 0) return awaitInputs();
+  const int slot = run.z % PAGE_TOKENS, kvHead = blockIdx.y, heads = kvHeads * group;
+  const int pageRow = rowOf(PageRows{pageRows, pageHeads}, run.z / PAGE_TOKENS, kvHead);
   letNextBegin();
   awaitInputs();
-  const int page = run.z / PAGE_TOKENS, slot = run.z % PAGE_TOKENS;
-  const int kvHead = blockIdx.y, heads = kvHeads * group;
   __shared__ alignas(16) element logical[LOGICAL_TOKENS * HEAD_DIM];
 
-  stored* keyPage = pageAt(keys, page, kvHead, kvHeads);
-  stored* valuePage = pageAt(values, page, kvHead, kvHeads);
+  stored* keyPage = rowAt(keys, pageRow);
+  stored* valuePage = rowAt(values, pageRow);
   const int before = slot % LOGICAL_TOKENS;
   for (int i = threadIdx.x; i < before * HEAD_DIM; i += THREADS) {
     logical[i] = readPage(keyPage, slot - before + i / HEAD_DIM, i % HEAD_DIM);
@@ -55,5 +55,5 @@ rope_write(element* qkv, int rowStride, const element* bias, const element* qNor
   }
   if (slot == 0) zeroTail(valuePage, tail);
   __syncthreads();
-  storeStatistics(logical, before + count, statistics + statisticsOffset(page, kvHead, kvHeads) + slot / LOGICAL_TOKENS * 2 * HEAD_DIM);
+  storeStatistics(logical, before + count, statistics + statisticsOffset(pageRow) + slot / LOGICAL_TOKENS * 2 * HEAD_DIM);
 }

@@ -55,11 +55,11 @@ __device__ __forceinline__ float bestOverLogicalPages(float x) {
   return fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 8));
 }
 
-// Four pages of a warp: rows 0..3 of the tile are the first page's logical pages, and so on. Past the end the last page.
-__device__ __forceinline__ Statistics loadStatistics(const element* statistics, const int* candidates, int first, int numCandidates, int kvHead, int kvHeads) {
-  const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, last = numCandidates - 1;
-  const element* low = statistics + statisticsOffset(candidates[min(first + g / 4, last)], kvHead, kvHeads) + (g % 4) * 2 * HEAD_DIM + 8 * t;
-  const element* high = statistics + statisticsOffset(candidates[min(first + g / 4 + 2, last)], kvHead, kvHeads) + (g % 4) * 2 * HEAD_DIM + 8 * t;
+// Four pages of a warp, the `four`-th of rowsOfFours: rows 0..3 of the tile are the first page's logical pages, and so on.
+__device__ __forceinline__ Statistics loadStatistics(const element* statistics, int rows, int four) {
+  const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+  const element* low = statistics + statisticsOffset(__shfl_sync(FULL_WARP, rows, 4 * four + g / 4)) + (g % 4) * 2 * HEAD_DIM + 8 * t;
+  const element* high = statistics + statisticsOffset(__shfl_sync(FULL_WARP, rows, 4 * four + g / 4 + 2)) + (g % 4) * 2 * HEAD_DIM + 8 * t;
   Statistics pages;
 #pragma unroll
   for (int piece = 0; piece < PIECES; piece++) {
@@ -103,9 +103,8 @@ __device__ __forceinline__ void scorePages(const Statistics& pages, int first, i
 // Heads that are no whole tiles: lane l has logical page l % 16 of the warp's four pages, every second query.
 struct Statistics { const element* least; };
 
-__device__ __forceinline__ Statistics loadStatistics(const element* statistics, const int* candidates, int first, int numCandidates, int kvHead, int kvHeads) {
-  const int page = candidates[min(first + (int)threadIdx.x % 16 / 4, numCandidates - 1)];
-  return Statistics{statistics + statisticsOffset(page, kvHead, kvHeads) + threadIdx.x % 4 * 2 * HEAD_DIM};
+__device__ __forceinline__ Statistics loadStatistics(const element* statistics, int rows, int four) {
+  return Statistics{statistics + statisticsOffset(__shfl_sync(FULL_WARP, rows, 4 * four + threadIdx.x % 16 / 4)) + threadIdx.x % 4 * 2 * HEAD_DIM};
 }
 
 __device__ __forceinline__ void scorePages(const Statistics& pages, int first, int numCandidates, const Asking& asking, bool perQueryHead,
@@ -135,8 +134,8 @@ __device__ __forceinline__ void scorePages(const Statistics& pages, int first, i
 
 // areSettled: no kernel that may still run writes statistics of candidates, so the first of them are read before q is there.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-score(const element* q, int rowStride, const element* statistics, const int* scoreUnits, const int* chunks,
-      const int* lists, const int* entries, const uint8* classOf, float* scores, int maxCandidates,
+score(const element* q, int rowStride, const element* statistics, const int* pageRows, int pageHeads, const int* scoreUnits,
+      const int* chunks, const int* lists, const int* entries, const uint8* classOf, float* scores, int maxCandidates,
       int layer, int kvHeads, int group, int areSettled) {
   const int unit = blockIdx.z, kvHead = blockIdx.y;
   if (scoreUnits[unit] < 0) return awaitInputs();
@@ -146,15 +145,19 @@ score(const element* q, int rowStride, const element* statistics, const int* sco
   if (chunk.fresh == 0 || list.pick == 0 || list.pick == list.numCandidates || first >= list.numCandidates) return awaitInputs();
   letNextBegin();
   if (areSettled == 0) awaitInputs();
-  const auto pagesAt = [&](int at) { return loadStatistics(statistics, entries + list.candidates, at, list.numCandidates, kvHead, kvHeads); };
-  Statistics pages = pagesAt(first);
+  const int step = gridDim.x * PAGES_PER_BLOCK;
+  const auto rowsFrom = [&](int at) { return rowsOfFours(PageRows{pageRows, pageHeads}, entries + list.candidates, at, step, list.numCandidates, kvHead); };
+  int rows = rowsFrom(first), four = 0;
+  Statistics pages = loadStatistics(statistics, rows, four);
   awaitInputs();
   const Asking asking = {q + (int64)chunk.firstRow * rowStride + kvHead * group * HEAD_DIM, rowStride, group, chunk.askTokens * group};
   float* own = scores + ((int64)unit * kvHeads + kvHead) * group * maxCandidates;
   while (true) {
     scorePages(pages, first, list.numCandidates, asking, list.perQueryHead != 0, own, maxCandidates);
-    first += gridDim.x * PAGES_PER_BLOCK;
+    first += step;
     if (first >= list.numCandidates) return;
-    pages = pagesAt(first);
+    four = (four + 1) % FOURS;
+    if (four == 0) rows = rowsFrom(first);
+    pages = loadStatistics(statistics, rows, four);
   }
 }

@@ -43,10 +43,11 @@ __device__ __forceinline__ void placeQueries(uint32 shared, const Asking& asking
 
 struct Statistics { eight low[PIECES], high[PIECES]; };
 
-__device__ __forceinline__ void loadStatistics(Statistics& pages, const element* statistics, const int* candidates, int lowPage, int numCandidates, int kvHead, int kvHeads) {
-  const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4, last = numCandidates - 1;
-  const element* low = statistics + statisticsOffset(candidates[min(lowPage, last)], kvHead, kvHeads) + (g % 4) * CHANNELS + 8 * t;
-  const element* high = statistics + statisticsOffset(candidates[min(lowPage + 2, last)], kvHead, kvHeads) + (g % 4) * CHANNELS + 8 * t;
+// Four pages of a warp, the `four`-th of rowsOfFours.
+__device__ __forceinline__ void loadStatistics(Statistics& pages, const element* statistics, int rows, int four) {
+  const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+  const element* low = statistics + statisticsOffset(__shfl_sync(FULL_WARP, rows, 4 * four + g / 4)) + (g % 4) * CHANNELS + 8 * t;
+  const element* high = statistics + statisticsOffset(__shfl_sync(FULL_WARP, rows, 4 * four + g / 4 + 2)) + (g % 4) * CHANNELS + 8 * t;
 #pragma unroll
   for (int piece = 0; piece < PIECES; piece++) {
     pages.low[piece] = *(const eight*)(low + 32 * piece);
@@ -83,8 +84,8 @@ __device__ __forceinline__ float bestOfPage(float x) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-score_hopper(const element* q, int rowStride, const element* statistics, const int* scoreUnits, const int* chunks,
-             const int* lists, const int* entries, const uint8* classOf, float* scores, int maxCandidates,
+score_hopper(const element* q, int rowStride, const element* statistics, const int* pageRows, int pageHeads, const int* scoreUnits,
+             const int* chunks, const int* lists, const int* entries, const uint8* classOf, float* scores, int maxCandidates,
              int layer, int kvHeads, int group) {
   extern __shared__ eight dynamic[];
   const int unit = blockIdx.z, kvHead = blockIdx.y;
@@ -98,16 +99,19 @@ score_hopper(const element* q, int rowStride, const element* statistics, const i
   const int* candidates = entries + list.candidates;
   float* own = scores + ((int64)unit * kvHeads + kvHead) * group * maxCandidates;
   const uint32 shared = (sharedAddress(dynamic) + 1023) / 1024 * 1024;
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, step = gridDim.x * WARPGROUPS * PAGES;
+  const auto rowsFrom = [&](int at) { return rowsOfFours(PageRows{pageRows, pageHeads}, candidates, at + warp % 4 * 4, step, list.numCandidates, kvHead); };
 
   for (int firstQuery = 0; firstQuery < asking.numQueries; firstQuery += QUERIES) {
     __syncthreads();
     placeQueries(shared, asking, firstQuery);
     __syncthreads();
-    for (int first = (blockIdx.x * WARPGROUPS + warp / 4) * PAGES; first < list.numCandidates; first += gridDim.x * WARPGROUPS * PAGES) {
+    int first = (blockIdx.x * WARPGROUPS + warp / 4) * PAGES, rows = 0;
+    for (int four = 0; first < list.numCandidates; first += step, four = (four + 1) % FOURS) {
+      if (four == 0) rows = rowsFrom(first);
       const int lowPage = first + warp % 4 * 4 + lane / 16;
       Statistics pages;
-      loadStatistics(pages, statistics, candidates, lowPage, list.numCandidates, kvHead, kvHeads);
+      loadStatistics(pages, statistics, rows, four);
       float low, high;
       boundPages(pages, shared, low, high);
       low = bestOfPage(low);

@@ -39,22 +39,22 @@ __device__ __forceinline__ void turnKeys(const uint8* from, uint8* to, const flo
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-turn_pages(element* keys, element* values, int64 layerStride, const int* moves, const float* ropeTable, int kvHeads) {
+turn_pages(element* keys, element* values, const int* pageRows, const int* moves, const float* ropeTable, int kvHeads) {
   const int4 move = *(const int4*)(moves + blockIdx.x * 4);
   if (move.y < 0) return awaitInputs();
+  const PageRows rows = {pageRows + blockIdx.z * kvHeads, (int)gridDim.z * kvHeads};
+  const int fromRow = rowOf(rows, move.x, blockIdx.y), toRow = rowOf(rows, move.y, blockIdx.y);
   letNextBegin();
   awaitInputs();
   const float* turns = ropeTable + (int64)move.z * HEAD_DIM;
 #ifdef KV_BYTES
-  const int64 from = blockIdx.z * layerStride + bytePageOffset(move.x, blockIdx.y, kvHeads);
-  const int64 to = blockIdx.z * layerStride + bytePageOffset(move.y, blockIdx.y, kvHeads);
+  const int64 from = byteRowOffset(fromRow), to = byteRowOffset(toRow);
   const uint8* fromValues = (const uint8*)values + from;
   uint8* toValues = (uint8*)values + to;
   for (int at = threadIdx.x * 16; at < PAGE_BYTES; at += THREADS * 16) *(uint4*)(toValues + at) = *(const uint4*)(fromValues + at);
   turnKeys((const uint8*)keys + from, (uint8*)keys + to, turns);
 #else
-  const int64 from = blockIdx.z * layerStride + pageOffset(move.x, blockIdx.y, kvHeads);
-  const int64 to = blockIdx.z * layerStride + pageOffset(move.y, blockIdx.y, kvHeads);
+  const int64 from = rowOffset(fromRow), to = rowOffset(toRow);
   for (int i = threadIdx.x; i < PAGE_ELEMENTS / 8; i += blockDim.x) ((eight*)(values + to))[i] = ((const eight*)(values + from))[i];
   for (int i = threadIdx.x; i < PAGE_TOKENS * HALF; i += blockDim.x) {
     const int token = i / HALF, pair = i % HALF;

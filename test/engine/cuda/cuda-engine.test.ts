@@ -17,6 +17,7 @@ import { Weights } from '../../../engine/model/weights.ts';
 import { makeReference, type EngineTolerance } from '../engine-bench.ts';
 import { engineCases } from '../engine.cases.ts';
 import { fixtureCases } from '../fixtures.cases.ts';
+import { passedHeadsCases } from '../passed-heads.cases.ts';
 import { chunkOf, dense, picking, randomText, readText, relativeError, type Planner } from '../texts.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 import { buildFakeCuda } from './fake-cuda.ts';
@@ -35,6 +36,7 @@ interface Kind {
   readonly precision: CudaPrecision;
   readonly fast: boolean;
   readonly kvFormat?: KvFormat;
+  readonly headOrder?: Int32Array;
 }
 
 describe.skipIf(reason !== null)('on a device', () => {
@@ -76,6 +78,13 @@ function ownCases(libraries: SearchSettings): void {
   describe('weights of bf16 checkpoints', () => { exactCases(libraries); });
   describe.each(kinds)('rows of logits by their heads, %s', (_, fast) => { rowHeadCases((model) => open(libraries, model, 20, { precision: 'fp16', fast })); });
   describe.each(kinds)('kept page tables and prepared steps, %s', (_, fast) => { preparedCases((model) => open(libraries, model, 60, { precision: 'fp16', fast })); });
+  const passing: readonly (readonly [string, boolean, KvFormat])[] = [['plain', false, 'element'], ['fast', true, 'element'], ['fast, KV memory in int8', true, 'int8']];
+  describe.each(passing)('pages that streaming heads have passed, %s', (_, fast, kvFormat) => {
+    passedHeadsCases({
+      open: (model, headOrder) => open(libraries, model, 40, { precision: 'fp16', fast, kvFormat, headOrder }),
+      poison: (engine, page, heads) => { engine.kv.poison(page, heads); },
+    });
+  });
   describe.each(['int8', 'fp8'] as const)('KV memory in %s', (kvFormat) => { byteKvCases(libraries, kvFormat, byteKvBounds[kvFormat]); });
   describe('weights in fp8', () => { fp8Cases(libraries); });
   describe.each(kinds)('memory and recorded runs, %s', (_, fast) => { recordedCases(libraries, fast); });

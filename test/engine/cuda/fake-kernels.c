@@ -11,10 +11,10 @@ typedef uint16_t half;
 
 enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE_HOPPER, PICK, ATTEND, ATTEND_HOPPER, TURN_PAGES, LINEAR, GATED, QUANTIZE, DEQUANTIZE, LARGEST, RESCALE, HEAD_PARTS, JOIN_HEADS, WIDEN, STREAM, STREAM_GATED, FP8, FP8_GATED, ATTEND_TOKEN };
 static const struct { const char *name; int parameters; } kernels[] = {
-  { "embed", 5 }, { "rms_norm", 5 }, { "add_norm", 8 }, { "silu_mul", 4 }, { "rope_table", 6 }, { "rope_write", 13 }, { "score", 13 }, { "score_hopper", 13 },
-  { "pick", 13 }, { "attend", 21 }, { "attend_hopper", 19 }, { "turn_pages", 6 }, { "linear_few", 9 }, { "linear_few_gated", 9 }, { "quantize_rows", 5 }, { "dequantize_rows", 4 },
+  { "embed", 5 }, { "rms_norm", 5 }, { "add_norm", 8 }, { "silu_mul", 4 }, { "rope_table", 6 }, { "rope_write", 15 }, { "score", 15 }, { "score_hopper", 15 },
+  { "pick", 13 }, { "attend", 23 }, { "attend_hopper", 21 }, { "turn_pages", 6 }, { "linear_few", 9 }, { "linear_few_gated", 9 }, { "quantize_rows", 5 }, { "dequantize_rows", 4 },
   { "largest_bf16", 3 }, { "rescale", 4 }, { "head_parts", 7 }, { "join_heads", 6 },
-  { "widen_pages", 6 }, { "linear_stream", 12 }, { "linear_stream_gated", 11 }, { "linear_fp8", 10 }, { "linear_fp8_gated", 11 }, { "attend_token", 26 },
+  { "widen_pages", 9 }, { "linear_stream", 12 }, { "linear_stream_gated", 11 }, { "linear_fp8", 10 }, { "linear_fp8_gated", 11 }, { "attend_token", 28 },
 };
 int fake_kernel(const char *name, int *unused) { for (int i = 0; i < (int)(sizeof kernels / sizeof *kernels); i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
 int fake_parameters(int kind) { return kernels[kind].parameters; }
@@ -59,17 +59,15 @@ static float number(uint64_t v) { return word((uint32_t)v); }
 #define FP16 (n->f->isFp16)
 #define D (n->f->headDim)
 
-static int64_t page_at(const Node *n, int page, int kvHead, int kvHeads) { return ((int64_t)page * kvHeads + kvHead) * 64 * ((D + 63) / 64 * 64); }
+/* The row of a head's page: the argument `at` points to rows by page and head, the next one says how far pages are apart. */
+static int row_of(const Node *n, int at, int page, int kvHead) { return POINTER(int, at)[(int64_t)page * INT(at + 1) + kvHead]; }
 static int place(int token, int c) { return ((c / 64) * 64 + token) * 64 + (((c / 8) % 8) ^ (token & 7)) * 8 + c % 8; }
-static int64_t statistics_at(const Node *n, int page, int kvHead, int kvHeads, int logical) { return (((int64_t)page * kvHeads + kvHead) * 4 + logical) * 2 * D; }
+static int64_t statistics_at(const Node *n, int row, int logical) { return ((int64_t)row * 4 + logical) * 2 * D; }
 
 /* ---- pages: of 16 bits, or of bytes with a scale for each token ---- */
 typedef struct { const Node *n; uint8_t *at; } Page;
-static Page page_of(const Node *n, uint64_t memory, int page, int kvHead, int kvHeads) {
-  int pad = (D + 63) / 64 * 64;
-  int64_t bytes = n->f->kv ? 64 * pad + 256 : 64 * pad * 2;
-  return (Page){ n, (uint8_t *)memory + ((int64_t)page * kvHeads + kvHead) * bytes };
-}
+static int64_t row_bytes(const Node *n) { int pad = (D + 63) / 64 * 64; return n->f->kv ? 64 * pad + 256 : 64 * pad * 2; }
+static Page page_of(const Node *n, uint64_t memory, int row) { return (Page){ n, (uint8_t *)memory + row * row_bytes(n) }; }
 static float *scale_of(Page p, int token) { return (float *)(p.at + 64 * ((p.n->f->headDim + 63) / 64 * 64)) + token; }
 static int byte_place(int token, int c) { return ((c / 64) * 64 + token) * 64 + c % 64; }
 static half read_channel(Page p, int token, int c) {
@@ -146,28 +144,28 @@ static void turned(const Node *n, const half *head, const half *weight, const fl
 }
 
 static void rope_write(const Node *n) {
-  int stride = INT(1), kvHeads = INT(11), group = INT(12), heads = kvHeads * group;
+  int stride = INT(1), kvHeads = INT(13), group = INT(14), heads = kvHeads * group;
   float out[256];
   for (uint32_t i = 0; i < n->grid[0]; i++) for (int h = 0; h < kvHeads; h++) {
     const int *run = POINTER(int, 7) + 4 * i;
-    int page = run[2] / 64, slot = run[2] % 64, logical = slot / 16;
-    Page keys = page_of(n, n->p[8], page, h, kvHeads), values = page_of(n, n->p[9], page, h, kvHeads);
     if (run[1] == 0) continue;
+    int row = row_of(n, 11, run[2] / 64, h), slot = run[2] % 64, logical = slot / 16;
+    Page keys = page_of(n, n->p[8], row), values = page_of(n, n->p[9], row);
     if (slot == 0) for (int t = run[3]; t < 64; t++) { if (n->f->kv) *scale_of(values, t) = 0; else for (int c = 0; c < D; c++) ((half *)values.at)[place(t, c)] = 0; }
     for (int t = 0; t < run[1]; t++) {
-      half *row = POINTER(half, 0) + (int64_t)(run[0] + t) * stride;
+      half *qkv = POINTER(half, 0) + (int64_t)(run[0] + t) * stride;
       const float *turn = POINTER(float, 6) + (int64_t)(run[0] + t) * D;
       for (int g = 0; g < group; g++) {
-        half *q = row + (h * group + g) * D;
+        half *q = qkv + (h * group + g) * D;
         turned(n, q, POINTER(half, 3), turn, out);
         for (int c = 0; c < D; c++) q[c] = store(out[c], FP16);
       }
-      turned(n, row + (heads + h) * D, POINTER(half, 4), turn, out);
+      turned(n, qkv + (heads + h) * D, POINTER(half, 4), turn, out);
       write_token(keys, slot + t, out);
-      for (int c = 0; c < D; c++) out[c] = load(row[(heads + kvHeads + h) * D + c], FP16);
+      for (int c = 0; c < D; c++) out[c] = load(qkv[(heads + kvHeads + h) * D + c], FP16);
       write_token(values, slot + t, out);
     }
-    half *statistics = POINTER(half, 10) + statistics_at(n, page, h, kvHeads, logical);
+    half *statistics = POINTER(half, 10) + statistics_at(n, row, logical);
     for (int c = 0; c < D; c++) {
       float least = INFINITY, most = -INFINITY;
       for (int t = logical * 16; t < slot + run[1]; t++) { float k = load(read_channel(keys, t, c), FP16); least = fminf(least, k); most = fmaxf(most, k); }
@@ -184,18 +182,18 @@ static Chunk chunk_of(const int *chunks, int i) { Chunk c; memcpy(&c, chunks + 1
 static List list_of(const int *lists, const uint8_t *classOf, Chunk c, int kvHead) { List l; memcpy(&l, lists + 8 * (c.firstList + classOf[c.classOf + kvHead]), sizeof l); return l; }
 
 static void score(const Node *n) {
-  int stride = INT(1), maxCandidates = INT(9), layer = INT(10), kvHeads = INT(11), group = INT(12), heads = kvHeads * group;
+  int stride = INT(1), maxCandidates = INT(11), layer = INT(12), kvHeads = INT(13), group = INT(14), heads = kvHeads * group;
   for (uint32_t unit = 0; unit < n->grid[2]; unit++) for (int h = 0; h < kvHeads; h++) {
-    int index = POINTER(int, 3)[unit];
+    int index = POINTER(int, 5)[unit];
     if (index < 0) continue;
-    Chunk chunk = chunk_of(POINTER(int, 4), index);
-    List list = list_of(POINTER(int, 5), POINTER(uint8_t, 7), chunk, layer * kvHeads + h);
+    Chunk chunk = chunk_of(POINTER(int, 6), index);
+    List list = list_of(POINTER(int, 7), POINTER(uint8_t, 9), chunk, layer * kvHeads + h);
     if (!chunk.fresh || list.pick == 0 || list.pick == list.numCandidates) continue;
     for (int candidate = 0; candidate < list.numCandidates; candidate++) for (int g = 0; g < group; g++) {
-      float *to = POINTER(float, 8) + ((int64_t)unit * heads + h * group + (list.perQueryHead ? g : 0)) * maxCandidates + candidate;
+      float *to = POINTER(float, 10) + ((int64_t)unit * heads + h * group + (list.perQueryHead ? g : 0)) * maxCandidates + candidate;
       float best = g == 0 || list.perQueryHead ? -INFINITY : *to;
       for (int logical = 0; logical < 4; logical++) for (int t = 0; t < chunk.ask; t++) {
-        const half *s = POINTER(half, 2) + statistics_at(n, POINTER(int, 6)[list.candidates + candidate], h, kvHeads, logical);
+        const half *s = POINTER(half, 2) + statistics_at(n, row_of(n, 3, POINTER(int, 8)[list.candidates + candidate], h), logical);
         const half *q = POINTER(half, 0) + (int64_t)(chunk.firstRow + t) * stride + (h * group + g) * D;
         float sum = 0;
         for (int c = 0; c < D; c++) { float v = load(q[c], FP16); sum += fmaxf(v * load(s[c], FP16), v * load(s[D + c], FP16)); }
@@ -236,15 +234,15 @@ static void read_token(Mix *mix, Page keys, Page values, int slot) {
   for (int c = 0; c < D; c++) mix->sums[c] = mix->sums[c] * rescale + weight * load(read_channel(values, slot, c), FP16);
 }
 
-/* attend: 64 rows a unit and members; attend_hopper: 128 rows, two parameters fewer. */
+/* attend: 64 rows a unit and members; attend_hopper: 128 rows, two parameters fewer. Rows of pages: argument 5. */
 static void attend(const Node *n, int unitRows, int shift, int numUnits) {
-  int stride = INT(1), maxPick = INT(12), layer = INT(15 - shift), layers = INT(16 - shift), kvHeads = INT(17 - shift), group = INT(18 - shift), window = INT(19 - shift);
+  int stride = INT(1), maxPick = INT(14), layer = INT(17 - shift), layers = INT(18 - shift), kvHeads = INT(19 - shift), group = INT(20 - shift), window = INT(21 - shift);
   int heads = kvHeads * group;
   for (int u = 0; u < numUnits; u++) for (int h = 0; h < kvHeads; h++) {
-    const int *unit = POINTER(int, 5) + 4 * u;
+    const int *unit = POINTER(int, 7) + 4 * u;
     if (unit[0] < 0) continue;
-    Chunk chunk = chunk_of(POINTER(int, 6), unit[0]);
-    List list = list_of(POINTER(int, 7), POINTER(uint8_t, 10), chunk, layer * kvHeads + h);
+    Chunk chunk = chunk_of(POINTER(int, 8), unit[0]);
+    List list = list_of(POINTER(int, 9), POINTER(uint8_t, 12), chunk, layer * kvHeads + h);
     if (!list.perQueryHead && unit[2] > 0) continue;
     for (int r = unit[1] * unitRows; r < (unit[1] + 1) * unitRows && r < chunk.tokens * group; r++) {
       int token = r / group, member = r % group, head = h * group + member;
@@ -252,19 +250,19 @@ static void attend(const Node *n, int unitRows, int shift, int numUnits) {
       const half *q = POINTER(half, 0) + (int64_t)(chunk.firstRow + token) * stride + head * D;
       float query[256];
       for (int c = 0; c < D; c++) query[c] = load(q[c], FP16);
-      Mix mix = { n, query, number(n->p[20 - shift]), -INFINITY };
+      Mix mix = { n, query, number(n->p[22 - shift]), -INFINITY };
       int oldest = window > 0 ? chunk.start + token - window + 1 : -1;
-      const int *picked = POINTER(int, 11) + (((int64_t)chunk.slot * layers + layer) * heads + (list.perQueryHead ? head : h * group)) * maxPick;
+      const int *picked = POINTER(int, 13) + (((int64_t)chunk.slot * layers + layer) * heads + (list.perQueryHead ? head : h * group)) * maxPick;
       for (int i = 0; i < list.pick + list.numFixed; i++) {
-        int entry = list.fixed + i - list.pick, page = i < list.pick ? picked[i] : POINTER(int, 8)[entry];
+        int entry = list.fixed + i - list.pick, row = row_of(n, 5, i < list.pick ? picked[i] : POINTER(int, 10)[entry], h);
         for (int t = 0; t < 64 && i * 64 + t < list.tokens; t++) {
-          if (window > 0 && POINTER(int, 9)[entry] + t < oldest) continue;
-          read_token(&mix, page_of(n, n->p[3], page, h, kvHeads), page_of(n, n->p[4], page, h, kvHeads), t);
+          if (window > 0 && POINTER(int, 11)[entry] + t < oldest) continue;
+          read_token(&mix, page_of(n, n->p[3], row), page_of(n, n->p[4], row), t);
         }
       }
       for (int position = chunk.start; position <= chunk.start + token; position++) {
-        int page = POINTER(int, 8)[chunk.ownPages + position / 64 - chunk.start / 64];
-        if (position >= oldest) read_token(&mix, page_of(n, n->p[3], page, h, kvHeads), page_of(n, n->p[4], page, h, kvHeads), position % 64);
+        int row = row_of(n, 5, POINTER(int, 10)[chunk.ownPages + position / 64 - chunk.start / 64], h);
+        if (position >= oldest) read_token(&mix, page_of(n, n->p[3], row), page_of(n, n->p[4], row), position % 64);
       }
       half *out = POINTER(half, 2) + ((int64_t)(chunk.firstRow + token) * heads + head) * D;
       for (int c = 0; c < D; c++) out[c] = store(mix.sums[c] / mix.total, FP16);
@@ -275,11 +273,11 @@ static void attend(const Node *n, int unitRows, int shift, int numUnits) {
 /* As rope_write and attend: a run of one token for each chunk of a unit. */
 static void attend_token(const Node *n) {
   int units = n->grid[2], *runs = malloc(units * 16);
-  Node of = { n->f, { units, n->grid[1] }, { n->p[0], n->p[1], 0, n->p[21], n->p[22], n->p[23], n->p[24], (uint64_t)runs, n->p[3], n->p[4], n->p[25], n->p[17], n->p[18] } };
+  Node of = { n->f, { units, n->grid[1] }, { n->p[0], n->p[1], 0, n->p[23], n->p[24], n->p[25], n->p[26], (uint64_t)runs, n->p[3], n->p[4], n->p[27], n->p[5], n->p[6], n->p[19], n->p[20] } };
   for (int u = 0; u < units; u++) {
-    int index = POINTER(int, 5)[4 * u], *run = runs + 4 * u;
-    Chunk chunk = chunk_of(POINTER(int, 6), index < 0 ? 0 : index);
-    run[0] = chunk.firstRow; run[1] = index >= 0; run[2] = POINTER(int, 8)[chunk.ownPages] * 64 + chunk.start % 64; run[3] = chunk.start % 64 + 1;
+    int index = POINTER(int, 7)[4 * u], *run = runs + 4 * u;
+    Chunk chunk = chunk_of(POINTER(int, 8), index < 0 ? 0 : index);
+    run[0] = chunk.firstRow; run[1] = index >= 0; run[2] = POINTER(int, 10)[chunk.ownPages] * 64 + chunk.start % 64; run[3] = chunk.start % 64 + 1;
   }
   rope_write(&of);
   attend(n, 64, 0, units);
@@ -291,10 +289,11 @@ static void turn_pages(const Node *n) {
   for (uint32_t m = 0; m < n->grid[0]; m++) for (uint32_t layer = 0; layer < n->grid[2]; layer++) for (int h = 0; h < kvHeads; h++) {
     const int *move = POINTER(int, 3) + 4 * m;
     if (move[1] < 0) continue;
-    int64_t layerBytes = (int64_t)layer * (int64_t)n->p[2] * (n->f->kv ? 1 : 2), bytes = page_of(n, 0, 1, 0, 1).at - (uint8_t *)0;
     const float *turn = POINTER(float, 4) + (int64_t)move[2] * D;
-    Page from = page_of(n, n->p[0] + layerBytes, move[0], h, kvHeads), to = page_of(n, n->p[0] + layerBytes, move[1], h, kvHeads);
-    memcpy(page_of(n, n->p[1] + layerBytes, move[1], h, kvHeads).at, page_of(n, n->p[1] + layerBytes, move[0], h, kvHeads).at, bytes);
+    int rows[2];
+    for (int end = 0; end < 2; end++) rows[end] = POINTER(int, 2)[((int64_t)move[end] * n->grid[2] + layer) * kvHeads + h];
+    Page from = page_of(n, n->p[0], rows[0]), to = page_of(n, n->p[0], rows[1]);
+    memcpy(page_of(n, n->p[1], rows[1]).at, page_of(n, n->p[1], rows[0]).at, row_bytes(n));
     for (int t = 0; t < 64; t++) {
       float out[256];
       for (int c = 0; c < D / 2; c++) {
@@ -309,10 +308,12 @@ static void turn_pages(const Node *n) {
 
 /* Grid: entries, KV heads. */
 static void widen_pages(const Node *n) {
-  for (uint32_t i = 0; i < n->grid[0]; i++) for (int h = 0; h < INT(5); h++) for (int which = 0; which < 2; which++) {
-    int page = POINTER(int, 4)[i];
-    Page from = page_of(n, n->p[which], page, h, INT(5));
-    half *to = POINTER(half, 2 + which) + page_at(n, page, h, INT(5));
+  int kvHeads = INT(8);
+  for (uint32_t i = 0; i < n->grid[0]; i++) for (int h = 0; h < kvHeads; h++) for (int which = 0; which < 2; which++) {
+    int page = POINTER(int, 4)[i], row = i * kvHeads + h;
+    Page from = page_of(n, n->p[which], row_of(n, 2, page, h));
+    half *to = POINTER(half, 5 + which) + (int64_t)row * 64 * ((D + 63) / 64 * 64);
+    POINTER(int, 7)[(int64_t)page * kvHeads + h] = row;
     for (int t = 0; t < 64; t++) for (int c = 0; c < D; c++) to[place(t, c)] = read_channel(from, t, c);
   }
 }

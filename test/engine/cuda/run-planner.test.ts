@@ -4,7 +4,7 @@ import { planRuns } from '../../../engine/cuda/run-planner.ts';
 import type { Chunk } from '../../../engine/engine.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
 
-const limits = { rows: 1000, chunks: 10, joinsPrompts: true };
+const limits = { rows: 1000, chunks: 10, promptPages: Infinity, joinsPrompts: true };
 
 function chunk(sequenceId: number, start: number, tokens: number, { phase = tokens === 1 ? 'decode' : 'prefill', plan = {} }: { phase?: Chunk['phase']; plan?: Partial<PagePlan> } = {}): Chunk {
   const none = new Int32Array(0);
@@ -34,6 +34,14 @@ test('the next chunk of a prompt goes along where it begins at a page border, an
   expect(sizes([chunk(1, 0, 128), chunk(1, 128, 1)])).toEqual([1, 1]);
   expect(sizes([chunk(1, 127, 1), chunk(1, 128, 1)])).toEqual([1, 1]);
   expect(sizes([chunk(1, 63, 1, { phase: 'prefill' }), chunk(1, 64, 64), chunk(1, 192, 64)])).toEqual([2, 1]);
+});
+
+test('prompts go together while there is room for all pages of their texts; one text counts once, decode not', () => {
+  const step = [chunk(1, 0, 128), chunk(1, 128, 128), chunk(2, 64, 128), chunk(3, 2000, 1), chunk(4, 0, 1, { phase: 'prefill' })];
+  expect(sizes(step, { promptPages: 8 })).toEqual([5]);
+  expect(sizes(step, { promptPages: 7 })).toEqual([4, 1]);
+  expect(sizes(step, { promptPages: 6 })).toEqual([2, 3]);
+  expect(sizes([chunk(1, 640, 64), chunk(2, 0, 64)], { promptPages: 5 })).toEqual([1, 1]);
 });
 
 test('a chunk that moves pages waits until they are written', () => {

@@ -26,10 +26,11 @@ describe.skipIf(reasonWithoutDevice !== null)('attention that writes its token',
     const [heads, defines] = [kvHeads * group, { HEAD_DIM: headDim, ...(format === undefined ? {} : { [format]: 1 }) }];
     const width = (heads + 2 * kvHeads) * headDim;
     const [rows, pageBytes] = [STARTS.length, format === undefined ? pageElements(headDim) * 2 : PAGE_TOKENS * (headPad(headDim) + 4)];
+    const memory = bench.pageRows(PAGES, LAYERS * kvHeads);
     const free = bench.random.shuffled(Array.from({ length: PAGES }, (_, i) => i));
     const tables = STARTS.map((start) => free.splice(0, Math.floor(start / PAGE_TOKENS) + 1));
-    const [keysBefore, valuesBefore] = [0, 1].map(() => (format === undefined ? bfloat16(bench.normal(PAGES * kvHeads * pageElements(headDim))) : bytesWithScales(PAGES * kvHeads, headDim)));
-    const statisticsOf = bfloat16(bench.normal(PAGES * kvHeads * 4 * 2 * headDim));
+    const [keysBefore, valuesBefore] = [0, 1].map(() => (format === undefined ? bfloat16(bench.normal(memory.count * pageElements(headDim))) : bytesWithScales(memory.count, headDim)));
+    const statisticsOf = bfloat16(bench.normal(memory.count * 4 * 2 * headDim));
     const [qkv, turns] = [bfloat16(bench.normal(rows * width)), bench.up(bench.normal(rows * headDim))];
     const [qNorm, kNorm] = hasNorms ? [bench.up(bfloat16(bench.normal(headDim))).address, bench.up(bfloat16(bench.normal(headDim))).address] : [0n, 0n];
 
@@ -52,6 +53,8 @@ describe.skipIf(reasonWithoutDevice !== null)('attention that writes its token',
     const shared = format === undefined ? (headPad(headDim) === 256 ? 2 : 3) * 4 * 64 * headPad(headDim)
       : Math.max(49_152, 2 * 2 * 64 * (headPad(headDim) + 4) + 4 * 64 * headPad(headDim));
 
+    // Those of the layer.
+    const pageRows = [memory.args[0] + BigInt(4 * LAYER * kvHeads), memory.args[1]] as const;
     for (const splits of [1, 3, 16]) {
       const results = [false, true].map((atOnce) => {
         const [x, keys, values, statistics] = [bench.up(qkv.slice()), bench.up(keysBefore!.slice()), bench.up(valuesBefore!.slice()), bench.up(statisticsOf.slice())];
@@ -59,19 +62,19 @@ describe.skipIf(reasonWithoutDevice !== null)('attention that writes its token',
         const partials = bench.poisoned(numUnits * kvHeads * splits * 64 * (headPad(headDim) + 4) * 4);
         const counters = bench.up(new Int32Array(numUnits * kvHeads));
         const geometry = { grid: [splits, kvHeads, numUnits], block: [128], shared } as const;
-        const args = [x.address, width, out.address, keys.address, values.address, units.address, at.chunks.address, at.lists.address, at.entries.address, at.positions,
+        const args = [x.address, width, out.address, keys.address, values.address, ...pageRows, units.address, at.chunks.address, at.lists.address, at.entries.address, at.positions,
           at.classOf.address, at.selection.address, 1, partials.address, counters.address, LAYER, LAYERS, kvHeads, group, window, 1 / Math.sqrt(headDim)] as const;
         if (atOnce) {
-          bench.kernel({ file: 'attend_token', name: 'attend_token', parameters: 'pippppppppppippiiiiifppfpp', defines }).launch(geometry, ...args, qNorm, kNorm, EPS, turns.address, statistics.address);
+          bench.kernel({ file: 'attend_token', name: 'attend_token', parameters: 'pippppipppppppippiiiiifppfpp', defines }).launch(geometry, ...args, qNorm, kNorm, EPS, turns.address, statistics.address);
         } else {
-          bench.kernel({ file: 'rope_write', name: 'rope_write', parameters: 'pipppfpppppii', defines }).launch(
-            { grid: [rows, kvHeads], block: [128] }, x.address, width, 0n, qNorm, kNorm, EPS, turns.address, at.runs.address, keys.address, values.address, statistics.address, kvHeads, group);
-          bench.kernel({ file: 'attend', name: 'attend', parameters: 'pippppppppppippiiiiif', defines }).launch(geometry, ...args);
+          bench.kernel({ file: 'rope_write', name: 'rope_write', parameters: 'pipppfppppppiii', defines }).launch(
+            { grid: [rows, kvHeads], block: [128] }, x.address, width, 0n, qNorm, kNorm, EPS, turns.address, at.runs.address, keys.address, values.address, statistics.address, ...pageRows, kvHeads, group);
+          bench.kernel({ file: 'attend', name: 'attend', parameters: 'pippppipppppppippiiiiif', defines }).launch(geometry, ...args);
         }
         const bits = (buffer: DeviceBuffer, bytes: number) => Buffer.from(bench.memory.read(buffer, bytes)).toString('base64');
         const numbers = bench.elements(out, rows * heads * headDim);
         expect(numbers.some(Number.isNaN), `seed ${bench.seed}`).toBe(false);
-        return { numbers: [...numbers], keys: bits(keys, PAGES * kvHeads * pageBytes), values: bits(values, PAGES * kvHeads * pageBytes), statistics: bits(statistics, statisticsOf.byteLength) };
+        return { numbers: [...numbers], keys: bits(keys, memory.count * pageBytes), values: bits(values, memory.count * pageBytes), statistics: bits(statistics, statisticsOf.byteLength) };
       });
       for (const part of ['numbers', 'keys', 'values', 'statistics'] as const) {
         expect(JSON.stringify(results[1]![part]) === JSON.stringify(results[0]![part]), `${part}, ${splits} parts, seed ${bench.seed}`).toBe(true);

@@ -2,7 +2,7 @@
 // text wrote is NaN.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { PAGE_TOKENS } from '../../../../kvcache/page-lists/page-list.ts';
-import { bfloat16, KernelBench, reasonWithoutDevice } from './kernel-bench.ts';
+import { bfloat16, KernelBench, reasonWithoutDevice, type PageRows } from './kernel-bench.ts';
 import { headPad, offsetInPage, pageElements } from './page-layout.ts';
 
 const PAGES = 40;
@@ -45,9 +45,9 @@ class Text {
   }
 
   /** Memory as rope_write leaves it: NaN all over but for the tokens, and zeros behind the last token's values. */
-  memory(numbers: Float32Array, behind: number): Float32Array {
+  memory(numbers: Float32Array, rows: PageRows, behind: number): Float32Array {
     const { kvHeads, headDim } = this.shape;
-    const memory = new Float32Array(PAGES * kvHeads * pageElements(headDim)).fill(NaN);
+    const memory = new Float32Array(rows.count * pageElements(headDim)).fill(NaN);
     const positions = numbers.length / kvHeads / headDim;
     this.table.forEach((page, index) => {
       for (let head = 0; head < kvHeads; head++) {
@@ -55,7 +55,7 @@ class Text {
           const position = index * PAGE_TOKENS + slot;
           for (let channel = 0; channel < headPad(headDim); channel++) {
             const value = position >= positions ? behind : channel < headDim ? numbers[(position * kvHeads + head) * headDim + channel]! : 0;
-            memory[(page * kvHeads + head) * pageElements(headDim) + offsetInPage(slot, channel)] = value;
+            memory[rows.of(page, LAYER * kvHeads + head) * pageElements(headDim) + offsetInPage(slot, channel)] = value;
           }
         }
       }
@@ -117,21 +117,22 @@ describe.skipIf(reasonWithoutDevice !== null)('attention', () => {
     const heads = kvHeads * group;
     const width = heads * headDim;
     const queries = bench.normal(tokens * width, 2);
-    const [q, keys, values] = [queries, text.memory(text.keys, NaN), text.memory(text.values, 0)].map((numbers) => bench.up(bfloat16(numbers)));
+    const rows = bench.pageRows(PAGES, LAYERS * kvHeads);
+    const [q, keys, values] = [queries, text.memory(text.keys, rows, NaN), text.memory(text.values, rows, 0)].map((numbers) => bench.up(bfloat16(numbers)));
     const wanted = Array.from({ length: tokens * heads }, (_, i) => [...text.mix(queries.subarray(i * headDim, (i + 1) * headDim), i % heads, Math.floor(i / heads))]).flat();
     const tables = tablesOf(text);
     const unitsOf = (rows: number) => (perQueryHead
       ? Array.from({ length: group }, (_, member) => [0, 0, member, 0])
       : Array.from({ length: Math.ceil(tokens * group / rows) }, (_, block) => [0, block, 0, 0]));
     const common = (units: number[][], out: bigint) => [
-      q!.address, width, out, keys!.address, values!.address, bench.ints([-1, 0, 0, 0, ...units.flat()]).address, tables.chunks.address, tables.lists.address, tables.entries.address,
+      q!.address, width, out, keys!.address, values!.address, rows.args[0] + BigInt(4 * LAYER * kvHeads), rows.args[1], bench.ints([-1, 0, 0, 0, ...units.flat()]).address, tables.chunks.address, tables.lists.address, tables.entries.address,
       window > 0 ? tables.entryPositions.address : 0n, tables.classOf.address, tables.selection.address, tables.maxPick] as const;
     const expectWanted = (out: { address: bigint; bytes: number }, what: string) => {
       expect(bench.error(bench.elements(out, tokens * width), wanted), `${what}, seed ${bench.seed}`).toBeLessThan(TOLERANCE);
     };
 
     const units = unitsOf(64);
-    const attend = bench.kernel({ file: 'attend', name: 'attend', parameters: 'pippppppppppippiiiiif', defines: { HEAD_DIM: headDim } });
+    const attend = bench.kernel({ file: 'attend', name: 'attend', parameters: 'pippppipppppppippiiiiif', defines: { HEAD_DIM: headDim } });
     for (const splits of [1, 3, 33]) {
       const out = bench.poisoned(tokens * width * 2);
       const numUnits = units.length + 1;
@@ -149,7 +150,7 @@ describe.skipIf(reasonWithoutDevice !== null)('attention', () => {
     if (!bench.isHopper || perQueryHead || (headDim !== 64 && headDim !== 128)) return;
     const blocks = unitsOf(128);
     const out = bench.poisoned(tokens * width * 2);
-    bench.kernel({ file: 'attend_hopper', name: 'attend_hopper', parameters: 'pippppppppppiiiiiif', defines: { HEAD_DIM: headDim } }).launch(
+    bench.kernel({ file: 'attend_hopper', name: 'attend_hopper', parameters: 'pippppipppppppiiiiiif', defines: { HEAD_DIM: headDim } }).launch(
       { grid: [blocks.length + 1, kvHeads], block: [384], shared: headDim === 128 ? 197_728 : 165_024 },
       ...common(blocks, out.address), LAYER, LAYERS, kvHeads, group, window, 1 / Math.sqrt(headDim));
     expectWanted(out, 'wgmma');

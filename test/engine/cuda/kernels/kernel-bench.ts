@@ -27,6 +27,14 @@ export interface Source {
   readonly defines?: Readonly<Record<string, string | number>>;
 }
 
+export interface PageRows {
+  /** As kernels are given them: address, heads from page to page. */
+  readonly args: readonly [bigint, number];
+  /** Rows of memory, the first one included. */
+  readonly count: number;
+  readonly of: (page: number, head: number) => number;
+}
+
 export class KernelBench {
   readonly seed = randomInt(2 ** 31);
   readonly random = new SeededRandom(this.seed);
@@ -54,6 +62,12 @@ export class KernelBench {
 
   ints(values: readonly number[]): DeviceBuffer {
     return this.up(Int32Array.from(values));
+  }
+
+  /** A row of memory for each head of each page, in any order; the first row is nobody's. */
+  pageRows(pages: number, heads: number): PageRows {
+    const rows = this.random.shuffled(Array.from({ length: pages * heads }, (_, i) => i + 1));
+    return { args: [this.ints(rows).address, heads], count: rows.length + 1, of: (page, head) => rows[page * heads + head]! };
   }
 
   poisoned(bytes: number): DeviceBuffer {

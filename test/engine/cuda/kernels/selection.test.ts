@@ -21,11 +21,15 @@ describe.skipIf(reasonWithoutDevice !== null)('page selection', () => {
     const second = bench.normal(first.length);
     const least = Float64Array.from(first, (value, i) => Math.min(value, second[i]!));
     const most = Float64Array.from(first, (value, i) => Math.max(value, second[i]!));
-    // [pages, kvHeads, 4, 2, headDim]
-    const statistics = Float32Array.from({ length: 2 * first.length }, (_, i) => {
-      const at = Math.floor(i / (2 * headDim)) * headDim + i % headDim;
-      return i % (2 * headDim) < headDim ? least[at]! : most[at]!;
-    });
+    const rows = bench.pageRows(pages, kvHeads);
+    // [rows, 4, 2, headDim]
+    const statistics = new Float32Array(rows.count * LOGICAL * 2 * headDim).fill(NaN);
+    for (let index = 0; index < pages * kvHeads * LOGICAL; index++) {
+      const row = rows.of(Math.floor(index / LOGICAL / kvHeads), Math.floor(index / LOGICAL) % kvHeads);
+      const at = (row * LOGICAL + index % LOGICAL) * 2 * headDim;
+      statistics.set(least.subarray(index * headDim, (index + 1) * headDim), at);
+      statistics.set(most.subarray(index * headDim, (index + 1) * headDim), at + headDim);
+    }
     const candidates = bench.random.shuffled(Array.from({ length: pages }, (_, i) => i)).slice(0, numCandidates);
     const pick = Math.ceil(numCandidates / 3);
     const [maxCandidates, maxPick] = [numCandidates + 2, pick + 1];
@@ -53,9 +57,9 @@ describe.skipIf(reasonWithoutDevice !== null)('page selection', () => {
     for (const [name, ...settled] of [['score', 0], ['score', 1], ...(byWgmma ? [['score_hopper']] : [])] as [string, ...number[]][]) {
       const scores = bench.poisoned(2 * heads * maxCandidates * 4);
       const hopper = name === 'score_hopper';
-      bench.kernel({ file: name, name, parameters: `pipppppppiiii${'i'.repeat(settled.length)}`, defines: { HEAD_DIM: headDim } }).launch(
+      bench.kernel({ file: name, name, parameters: `pippippppppiiii${'i'.repeat(settled.length)}`, defines: { HEAD_DIM: headDim } }).launch(
         { grid: [2, kvHeads, 2], block: [hopper ? 256 : 128], shared: hopper ? headDim * 1024 + 1024 : 0 },
-        at.q.address, width, at.statistics.address, at.units.address, at.chunks.address, at.lists.address, at.entries.address, at.classOf.address, scores.address, maxCandidates, layer, kvHeads, group, ...settled);
+        at.q.address, width, at.statistics.address, ...rows.args, at.units.address, at.chunks.address, at.lists.address, at.entries.address, at.classOf.address, scores.address, maxCandidates, layer, kvHeads, group, ...settled);
       const selection = bench.poisoned(2 * layers * heads * maxPick * 4);
       bench.kernel({ file: 'pick', name: 'pick', parameters: 'pippppppiiiii' }).launch(
         { grid: [heads, 2], block: [256] },
