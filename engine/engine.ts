@@ -28,6 +28,11 @@ export interface Chunk {
   readonly promptTokens: number;
   /** Which rows of logits to return. */
   readonly logits: 'none' | 'last' | 'all';
+  /**
+   * Where rows are asked for to score a text: the token that stands behind each row's, -1 behind none. Heads of rows then come with
+   * its logit. [n]
+   */
+  readonly targets?: Int32Array;
   /** Set where a sampler of this temperature reads the rows: the engine may then give heads of rows for whole ones. */
   readonly headTemperature?: number;
 }

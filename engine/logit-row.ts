@@ -19,6 +19,8 @@ export interface RowHead {
   readonly rest: number;
   /** Sum of exp((logit - largest) / temperature) over them, with the temperature that the chunk named. */
   readonly restAtTemperature: number;
+  /** The token that the chunk named for the row, and its logit; null for none. */
+  readonly target: { readonly token: number; readonly logit: number } | null;
   /** The row itself; to be called before the engine's next step. [vocab] */
   whole(): Float32Array;
 }
@@ -29,7 +31,10 @@ export type LogitRow = Float32Array | RowHead;
 export interface StepRows {
   /** One entry per chunk, in order: [rows * vocab] with rows = 0 (null), 1 or n; null where heads are given. Valid until the next run. */
   readonly logits: readonly (Float32Array | null)[];
-  /** From an engine that gives heads of rows: those of the chunks that may have them, null for the others. [chunks] of [rows] */
+  /**
+   * From an engine that gives heads of rows: those of the chunks that may have them, null for the others. Of a chunk that names a
+   * target for every row nothing but the head need be there: its rows may not be asked for whole. [chunks] of [rows]
+   */
   readonly heads?: readonly (readonly LogitRow[] | null)[];
 }
 

@@ -3,7 +3,7 @@
  * penalties and filters, as OpenAI and vLLM do. Pure. Called by the scheduler.
  */
 
-import { wholeRow, type LogitRow } from './logit-row.ts';
+import { wholeRow, type LogitRow, type RowHead } from './logit-row.ts';
 
 export interface TokenScore {
   readonly token: number;
@@ -18,13 +18,27 @@ export function scoreToken(row: LogitRow, token: number, numTop: number): TokenS
 /** null where the head has not all that is asked for. */
 function scoreFromHead(row: LogitRow, token: number, numTop: number): TokenScore & { top: TokenScore[] } | null {
   if (row instanceof Float32Array) return null;
-  const { tokens, logits, vocab, rest } = row;
+  const { tokens, logits, vocab } = row;
+  const logit = logitInHead(row, token);
+  if (logit === null || (numTop > tokens.length && tokens.length < vocab)) return null;
+  const normaliser = logSumExpOfHead(row);
+  const top: TokenScore[] = [];
+  for (let i = 0; i < Math.min(numTop, tokens.length); i++) top.push({ token: tokens[i]!, logprob: logits[i]! - normaliser });
+  return { token, logprob: logit - normaliser, top };
+}
+
+function logitInHead({ tokens, logits, target }: RowHead, token: number): number | null {
+  if (target?.token === token) return target.logit;
   const at = tokens.indexOf(token);
-  if (at < 0 || (numTop > tokens.length && tokens.length < vocab)) return null;
+  return at < 0 ? null : logits[at]!;
+}
+
+/** Of all of the row. */
+function logSumExpOfHead({ logits, rest }: RowHead): number {
   const largest = logits[0]!;
-  const normaliser = largest + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0) + rest);
-  const score = (i: number): TokenScore => ({ token: tokens[i]!, logprob: logits[i]! - normaliser });
-  return { ...score(at), top: Array.from({ length: Math.min(numTop, tokens.length) }, (_, i) => score(i)) };
+  let sum = rest;
+  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - largest);
+  return largest + Math.log(sum);
 }
 
 function scoreFromWhole(logits: Float32Array, token: number, numTop: number): TokenScore & { top: TokenScore[] } {

@@ -125,12 +125,15 @@ export class Commit {
 
   /** Row i tells of the token after position start + i. */
   #scorePrompt({ sequence, start }: PlannedChunk, rows: readonly LogitRow[]): void {
-    const { promptScores, promptTokens, request } = sequence;
-    const next = request.promptLogprobsFrom! + promptScores.length;
+    const { promptTokens, request } = sequence;
+    const next = request.promptLogprobsFrom! + sequence.numScored;
+    const logprobs: TokenLogprob[] = [];
     for (let i = Math.max(0, next - 1 - start); i < rows.length && start + i + 1 < promptTokens; i++) {
-      promptScores.push(scoreToken(rows[i]!, request.promptIds[start + i + 1]!, request.logprobs ?? 0));
+      logprobs.push(scoreToken(rows[i]!, request.promptIds[start + i + 1]!, request.logprobs ?? 0));
     }
-    if (sequence.computed >= promptTokens) this.#parts.outbox.push({ type: 'prompt', id: request.id, logprobs: promptScores });
+    if (logprobs.length === 0) return;
+    sequence.numScored += logprobs.length;
+    this.#parts.outbox.push({ type: 'prompt', id: request.id, logprobs });
   }
 
   /** Adds the token of a row to the text and to `gains`. -> how the sequence ends, if it does */

@@ -148,7 +148,7 @@ export type SequenceEvent =
   | { readonly type: 'started'; readonly id: number; readonly cachedTokens: number; readonly queueMs: number }
   /** Prefill progress, if asked for. */
   | { readonly type: 'progress'; readonly id: number; readonly total: number; readonly cached: number; readonly processed: number; readonly timeMs: number }
-  /** Log-probabilities of the prompt's tokens from promptLogprobsFrom on (token 0 has none), if asked for; once per request, before its tokens. */
+  /** Log-probabilities of the prompt's next tokens, from promptLogprobsFrom on (token 0 has none), if asked for: as they are computed, all of them before the request's tokens. */
   | { readonly type: 'prompt'; readonly id: number; readonly logprobs: readonly TokenLogprob[] }
   | { readonly type: 'tokens'; readonly id: number; readonly choice: number; readonly tokens: readonly number[]; readonly logprobs: readonly TokenLogprob[] | null }
   | { readonly type: 'preempted'; readonly id: number; readonly choice: number }

@@ -10,7 +10,7 @@
 import type { Sampler } from '../engine/sampler.ts';
 import type { SequencePages } from '../kvcache/kv-cache.ts';
 import type { PageListPolicy } from '../kvcache/page-lists/page-list.ts';
-import type { GenerationRequest, TokenLogprob } from './messages.ts';
+import type { GenerationRequest } from './messages.ts';
 import { SequenceRecord } from './sequence-record.ts';
 import { SpeculationRecord } from './speculation-record.ts';
 
@@ -46,8 +46,8 @@ export class Sequence {
   readonly record = new SequenceRecord();
   /** null when no drafting was asked for. */
   readonly speculation: SpeculationRecord | null;
-  /** Log-probabilities of the prompt's tokens from promptLogprobsFrom on, as far as computed, if asked for. */
-  readonly promptScores: TokenLogprob[] = [];
+  /** Tokens of the prompt from promptLogprobsFrom on whose log-probabilities were told, if they are asked for. */
+  numScored = 0;
   state: 'waiting' | 'running' | 'ended' = 'waiting';
   /** null while waiting. */
   pages: SequencePages | null = null;

@@ -119,8 +119,8 @@ function planChunk(piece: Piece, start: number): PlannedChunk {
     attention: freshAtFirst(plan, sequence, start),
     promptTokens: sequence.promptTokens,
     logits: isScored || piece.hasDraft ? 'all' : end === sequence.length ? 'last' : 'none',
-    // A scored prompt names its tokens itself: they may be any of the row.
-    ...(isScored ? {} : { headTemperature: sequence.sampler.temperature }),
+    headTemperature: sequence.sampler.temperature,
+    ...(isScored ? { targets: targetsOf(sequence, start, end) } : {}),
     drafted: piece.drafted(start, end),
   };
 }
@@ -141,6 +141,13 @@ function prefillTokens({ sequence, end }: Piece, start: number): number {
 export function reachesScored(sequence: Sequence, end: number): boolean {
   const unscored = unscoredTokens(sequence);
   return unscored < sequence.promptTokens && end > unscored;
+}
+
+/** The tokens of the prompt behind those of start..end - 1. */
+function targetsOf({ request, promptTokens }: Sequence, start: number, end: number): Int32Array {
+  const targets = new Int32Array(end - start).fill(-1);
+  targets.set(request.promptIds.subarray(start + 1, Math.min(end + 1, promptTokens)));
+  return targets;
 }
 
 /** The first decode step must not reuse what a span of the prompt picked: it stands elsewhere. */

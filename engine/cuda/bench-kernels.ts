@@ -117,8 +117,11 @@ class KernelBench {
       const logits = this.memory.allocate(rows * vocab * 4, 'logits');
       this.memory.repeat(logits, Float32Array.from({ length: 1 << 20 }, (_, i) => 3 * Math.sin(i * i)));
       const heads = new RowHeads({ device: this.device, memory: this.memory, workspace: this.#parts.workspace, kernels: this.#parts.kernels, vocab, stride: vocab });
-      const temperatures = new Array<number>(rows).fill(0.8);
-      const figure = this.#figure('heads of rows', `${rows} x ${vocab}`, { bytes: rows * vocab * 4, flops: 0 }, () => { heads.make(logits.address, temperatures); }, null);
+      const asks = Array.from({ length: rows }, () => ({ temperature: 0.8, target: -1 }));
+      const figure = this.#figure('heads of rows', `${rows} x ${vocab}`, { bytes: rows * vocab * 4, flops: 0 }, () => {
+        heads.begin(rows);
+        heads.make(logits.address, asks);
+      }, null);
       this.memory.free(logits);
       return figure;
     });

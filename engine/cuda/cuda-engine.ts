@@ -32,6 +32,7 @@ import { LinearLayers } from './linear-layers.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
 import { RecordedRuns } from './recorded-runs.ts';
+import { RowHeads } from './row-heads.ts';
 import { PreparedStep } from './prepared-step.ts';
 import { planRuns } from './run-planner.ts';
 import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
@@ -69,6 +70,9 @@ export interface CudaEngineOptions {
 const SPARE_BYTES = 768 << 20;
 /** More rows in a run make its products no faster. */
 const MAX_RUN_ROWS = 8192;
+/** Rows of logits of a run that score prompts: as many as fit here, and as many as one chunk may ask for. */
+const SCORED_BYTES = 256 << 20;
+const LEAST_SCORED_ROWS = 128;
 
 export class CudaEngine implements Engine {
   readonly spec: EngineSpec;
@@ -257,7 +261,7 @@ export class CudaEngine implements Engine {
   #planRuns(step: readonly Chunk[]): (readonly Chunk[])[] {
     const { wide } = this.kv;
     const promptPages = wide === null ? Infinity : wide.pages - MAX_MOVED_PAGES;
-    return planRuns(step, { rows: MAX_RUN_ROWS, chunks: this.#selection.numSlots, promptPages, joinsPrompts: this.#isFast });
+    return planRuns(step, { rows: MAX_RUN_ROWS, scoredRows: this.#mostScoredRows, chunks: this.#selection.numSlots, promptPages, joinsPrompts: this.#isFast });
   }
 
   /** Plans a run: where its tokens are written, which slots its picks take, which pages are copied, and its tables. */
@@ -374,10 +378,15 @@ export class CudaEngine implements Engine {
     return Math.ceil(this.#model.contextLength / PAGE_TOKENS) + MAX_MOVED_PAGES;
   }
 
-  /** What the buffers of a run take: activations, parts of attention, scores, some rows of logits. */
+  get #mostScoredRows(): number {
+    return Math.max(LEAST_SCORED_ROWS, Math.min(MAX_RUN_ROWS, Math.floor(SCORED_BYTES / (4 * this.#vocabStride))));
+  }
+
+  /** What the buffers of a run take: activations, parts of attention, scores, rows of logits and their heads. */
   #runBytes(stepTokens: number): number {
     const { kvHeads, headDim } = this.#model;
     const partials = 4 * this.device.properties.multiprocessors * kvHeads * 64 * (headPad(headDim) + 2) * 4;
-    return CudaOps.activationBytes(this.#model, stepTokens) + partials + 128 * this.#vocabStride * 4 + (256 << 20);
+    const logits = this.#mostScoredRows * (4 * this.#vocabStride + RowHeads.bytesPerRow(this.#model.vocab));
+    return CudaOps.activationBytes(this.#model, stepTokens) + partials + logits + (256 << 20);
   }
 }

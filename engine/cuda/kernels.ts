@@ -61,7 +61,7 @@ const entries = {
   turn_pages: { file: 'turn_pages', parameters: 'pppppi', readsPages: true },
   widen_pages: { file: 'widen_pages', parameters: 'pppippppi', readsPages: true, only: 'widened' },
   head_parts: { file: 'sample', parameters: 'piipppp' },
-  join_heads: { file: 'sample', parameters: 'ppppip' },
+  join_heads: { file: 'sample', parameters: 'ppppipipp' },
   linear_8: { file: 'linear_few', entry: 'linear_few', parameters: parameters.linear, only: 'few' },
   gated_8: { file: 'linear_few', entry: 'linear_few_gated', parameters: parameters.gated, only: 'few' },
   linear_stream: { file: 'linear_stream', parameters: parameters.stream, only: 'few' },

@@ -10,6 +10,8 @@ import type { Chunk } from '../engine.ts';
 export interface RunLimits {
   /** Rows that activations are made for; one longer chunk runs alone. */
   readonly rows: number;
+  /** Rows of logits that score prompts: so many may be thousands, and are large. A chunk that asks for more runs alone. */
+  readonly scoredRows: number;
   /** Chunks of a run: each may need a slot for what it picks. */
   readonly chunks: number;
   /** Pages of the texts of its prompts together; one longer text runs alone. */
@@ -32,11 +34,12 @@ export function planRuns(step: readonly Chunk[], limits: RunLimits): Chunk[][] {
   return runs;
 }
 
-function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, chunks, promptPages, joinsPrompts }: RunLimits): boolean {
+function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, scoredRows, chunks, promptPages, joinsPrompts }: RunLimits): boolean {
   const total = run.reduce((sum, { tokens }) => sum + tokens.length, chunk.tokens.length);
   const moved = run.reduce((sum, { attention }) => sum + countMovedPages(attention), countMovedPages(chunk.attention));
   const before = run.filter(({ sequenceId }) => sequenceId === chunk.sequenceId);
-  return total <= rows && run.length < chunks && moved <= MAX_MOVED_PAGES && countPromptPages([...run, chunk]) <= promptPages && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
+  const scored = run.reduce((sum, { targets }) => sum + (targets?.length ?? 0), chunk.targets?.length ?? 0);
+  return total <= rows && scored <= scoredRows && run.length < chunks && moved <= MAX_MOVED_PAGES && countPromptPages([...run, chunk]) <= promptPages && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
 }
 
 /** Pages of the texts that have prompt chunks in the run. */

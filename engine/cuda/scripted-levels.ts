@@ -100,7 +100,7 @@ export class ScriptedEngine implements Engine {
   #row(token: number): RowHead {
     const { vocab } = this.spec;
     const whole = (): Float32Array => new Float32Array(vocab).fill(-Infinity).fill(0, token, token + 1);
-    return { tokens: Int32Array.of(token), logits: Float32Array.of(0), vocab, rest: 0, restAtTemperature: 0, whole };
+    return { tokens: Int32Array.of(token), logits: Float32Array.of(0), vocab, rest: 0, restAtTemperature: 0, target: null, whole };
   }
 
   truncate(...args: Parameters<Engine['truncate']>): void {

@@ -20,8 +20,8 @@ export interface PromptRun {
   readonly record: RequestRecord;
   /** Prompt tokens that were in the prefix cache; 0 until it has started. */
   cachedTokens: number;
-  /** Of the prompt tokens that were asked for; empty until (and unless) they were asked for and computed. They come before any token. */
-  promptLogprobs: readonly TokenLogprob[];
+  /** Of the prompt tokens that were asked for, as far as computed. They come before any token. */
+  readonly promptLogprobs: TokenLogprob[];
 }
 
 export type Progress = Extract<SequenceEvent, { type: 'progress' }>;
@@ -88,7 +88,9 @@ export class Answer {
   #apply(event: SequenceEvent, run: PromptRun, listener: AnswerListener): void {
     switch (event.type) {
       case 'started': run.cachedTokens = event.cachedTokens; break;
-      case 'prompt': run.promptLogprobs = event.logprobs; break;
+      case 'prompt':
+        for (const scored of event.logprobs) run.promptLogprobs.push(scored);
+        break;
       case 'progress': listener.progress(event, run); break;
       case 'tokens':
         acceptTokens(run, event);

@@ -10,6 +10,6 @@ export function headOf(row: Float32Array, temperature: number, whole: () => Floa
   const restAt = (t: number): number => order.slice(HEAD_TOKENS).reduce((sum, token) => sum + Math.exp((row[token]! - largest) / t), 0);
   return {
     tokens, logits: Float32Array.from(tokens, (token) => row[token]!), vocab: row.length,
-    rest: restAt(1), restAtTemperature: restAt(temperature || 1), whole,
+    rest: restAt(1), restAtTemperature: restAt(temperature || 1), target: null, whole,
   };
 }

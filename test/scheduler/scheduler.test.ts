@@ -3,6 +3,11 @@ import type { GenerationRequest, SequenceEvent, TokenLogprob } from '../../sched
 import { alone, bench, dense, greedy, metricsOf, prompt, recording, request, timed, typesOf as types, type Bench } from './build.ts';
 import { ListEngine } from './list-engine.ts';
 
+/** Of the prompt, as far as told. */
+function scoresOf({ events }: Bench, id: number): TokenLogprob[] {
+  return events.flatMap((event) => (event.type === 'prompt' && event.id === id ? event.logprobs : []));
+}
+
 describe('a request', () => {
   test('ends at its number of tokens, with events in order', async () => {
     const busy = bench();
@@ -34,7 +39,8 @@ describe('a request', () => {
     busy.submit(request(1, { maxTokens: 0, promptLogprobsFrom: 1, logprobs: 2 }), request(2, { maxTokens: 0, promptLogprobsFrom: 1, promptIds: Int32Array.of(4) }));
     await busy.finish();
     expect(types(busy, 1)).toEqual(['started', 'prompt', 'finished']);
-    expect(types(busy, 2)).toEqual(['started', 'prompt', 'finished']);
+    // Its only token has no log-probability.
+    expect(types(busy, 2)).toEqual(['started', 'finished']);
   });
 
   test('tells the log-probabilities of its prompt, cached or not', async () => {
@@ -44,13 +50,23 @@ describe('a request', () => {
       busy.submit(request(id, { promptIds, promptLogprobsFrom: 1, logprobs: 1 }));
       await busy.finish();
     }
-    const scores = busy.events.filter((event) => event.type === 'prompt').map(({ logprobs }) => logprobs);
-    expect(scores).toHaveLength(2);
+    const scores = [1, 2].map((id) => scoresOf(busy, id));
     expect(scores[0]!.map(({ token }) => token)).toEqual([...promptIds.subarray(1)]);
     expect(scores[1]).toEqual(scores[0]);
     // The fake engine is sure of its next token, and the prompt is hardly ever what it would have said.
     expect(scores[0]!.every(({ top }) => top[0]!.logprob > -1e-6)).toBe(true);
     expect(scores[0]!.filter(({ logprob }) => logprob < -50).length).toBeGreaterThan(290);
+  });
+
+  test('tells those of a long prompt as it computes them, before its first token', async () => {
+    const busy = bench({ stepTokens: 256 });
+    const promptIds = prompt(5, 1000);
+    busy.submit(request(1, { promptIds, promptLogprobsFrom: 1, logprobs: 0, maxTokens: 2 }));
+    await busy.finish();
+    const told = types(busy, 1);
+    expect(told.filter((type) => type === 'prompt').length).toBeGreaterThan(3);
+    expect(told.lastIndexOf('prompt')).toBeLessThan(told.indexOf('tokens'));
+    expect(scoresOf(busy, 1).map(({ token }) => token)).toEqual([...promptIds.subarray(1)]);
   });
 
   test('tells them from a token on, and takes what stands before it from the cache', async () => {
@@ -59,8 +75,7 @@ describe('a request', () => {
     const scoresFrom = async (id: number, from: number, maxTokens: number): Promise<readonly TokenLogprob[]> => {
       busy.submit(request(id, { promptIds, promptLogprobsFrom: from, logprobs: 1, maxTokens }));
       await busy.finish();
-      const event = busy.events.find((one) => one.type === 'prompt' && one.id === id) as (SequenceEvent & { type: 'prompt' }) | undefined;
-      return event?.logprobs ?? [];
+      return scoresOf(busy, id);
     };
     const all = await scoresFrom(1, 1, 0);
     for (const [id, from, cached] of [[2, 200, 192], [3, 257, 256], [4, 256, 192], [5, 299, 256], [6, 300, 256], [7, 5000, 256]] as const) {

@@ -167,7 +167,8 @@ head_parts(const float* logits, int rowStride, int vocab, const float* inverseTe
 }
 
 extern "C" __global__ void __launch_bounds__(JOIN_THREADS)
-join_heads(const int* partTokens, const float* partLogits, const float* partSums, const float* inverseTemperatures, int parts, int* heads) {
+join_heads(const int* partTokens, const float* partLogits, const float* partSums, const float* inverseTemperatures, int parts, const float* logits, int rowStride,
+           const int* targets, int* heads) {
   __shared__ int counts[2 * JOIN_THREADS / WARP];
   __shared__ float sums[JOIN_THREADS / WARP];
   __shared__ uint64 head[HEAD];
@@ -251,5 +252,6 @@ join_heads(const int* partTokens, const float* partLogits, const float* partSums
   record[2 * HEAD] = __float_as_int(rest);
   record[2 * HEAD + 1] = __float_as_int(restAtTemperature);
   record[2 * HEAD + 2] = isRubbish ? 0 : 1;
-  record[2 * HEAD + 3] = 0;
+  const int target = targets[blockIdx.x];
+  record[2 * HEAD + 3] = __float_as_int(target < 0 ? 0 : logits[(int64)blockIdx.x * rowStride + target]);
 }

@@ -13,7 +13,7 @@ enum { EMBED, RMS_NORM, ADD_NORM, SILU_MUL, ROPE_TABLE, ROPE_WRITE, SCORE, SCORE
 static const struct { const char *name; int parameters; } kernels[] = {
   { "embed", 5 }, { "rms_norm", 5 }, { "add_norm", 8 }, { "silu_mul", 4 }, { "rope_table", 6 }, { "rope_write", 15 }, { "score", 15 }, { "score_hopper", 15 },
   { "pick", 13 }, { "attend", 23 }, { "attend_hopper", 21 }, { "turn_pages", 6 }, { "linear_few", 9 }, { "linear_few_gated", 9 }, { "quantize_rows", 5 }, { "dequantize_rows", 4 },
-  { "largest_bf16", 3 }, { "rescale", 4 }, { "head_parts", 7 }, { "join_heads", 6 },
+  { "largest_bf16", 3 }, { "rescale", 4 }, { "head_parts", 7 }, { "join_heads", 9 },
   { "widen_pages", 9 }, { "linear_stream", 12 }, { "linear_stream_gated", 11 }, { "linear_fp8", 10 }, { "linear_fp8_gated", 11 }, { "attend_token", 28 },
 };
 int fake_kernel(const char *name, int *unused) { for (int i = 0; i < (int)(sizeof kernels / sizeof *kernels); i++) if (!strcmp(name, kernels[i].name)) return i; return -2; }
@@ -436,7 +436,7 @@ static void join_heads(const Node *n) {
   int parts = INT(4);
   Entry *entries = malloc(parts * 256 * sizeof(Entry));
   for (uint32_t row = 0; row < n->grid[0]; row++) {
-    int count = 0, sound = 1, *head = POINTER(int, 5) + row * 516;
+    int count = 0, sound = 1, target = POINTER(int, 7)[row], *head = POINTER(int, 8) + row * 516;
     for (int i = 0; i < parts * 256; i++) {
       int64_t at = (int64_t)row * parts * 256 + i;
       if (POINTER(int, 0)[at] >= 0) entries[count++] = (Entry){ POINTER(float, 1)[at], POINTER(int, 0)[at] };
@@ -450,7 +450,8 @@ static void join_heads(const Node *n) {
       if (sums[1] > 0) { rest += sums[1] * expf(sums[0] - most); restAtTemperature += sums[2] * expf((sums[0] - most) * inverse); }
     }
     for (int i = 0; i < 256; i++) { head[i] = i < count ? entries[i].token : -1; head[256 + i] = bits(i < count ? entries[i].logit : -INFINITY); }
-    head[512] = bits(rest); head[513] = bits(restAtTemperature); head[514] = sound && most > -INFINITY; head[515] = 0;
+    head[512] = bits(rest); head[513] = bits(restAtTemperature); head[514] = sound && most > -INFINITY;
+    head[515] = bits(target < 0 ? 0 : POINTER(float, 5)[(int64_t)row * INT(6) + target]);
   }
   free(entries);
 }

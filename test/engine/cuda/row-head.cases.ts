@@ -4,7 +4,9 @@
  */
 import { afterAll, expect, test } from 'vitest';
 import type { CudaEngine } from '../../../engine/cuda/cuda-engine.ts';
+import type { Chunk } from '../../../engine/engine.ts';
 import { HEAD_TOKENS, rowsOf, type RowHead } from '../../../engine/logit-row.ts';
+import { scoreToken } from '../../../engine/logprobs.ts';
 import { writeTinyModel, type TinyModel } from '../../tiny-model.ts';
 import { headOf } from '../head-of.ts';
 import { chunkOf, randomText, readText, type Text } from '../texts.ts';
@@ -74,6 +76,37 @@ export function rowHeadCases(open: (model: TinyModel) => Promise<CudaEngine>): v
     const first = result.logits[0]!.slice();
     expect((rowsOf(result, 1, VOCAB)[0] as RowHead).tokens).toHaveLength(HEAD_TOKENS);
     expect(relative(first, await readText(engine, text, { from: 58, to: 59 }))).toBeLessThan(0.01);
+    await engine.close();
+  });
+
+  test('score a text: with the logit of each token that follows, in runs before the last one too', async () => {
+    const engine = await open(model);
+    const text = textOf(0, 200);
+    const whole = await readText(engine, text, { chunkTokens: 70 });
+    engine.forget(text.sequenceId);
+    const chunk = (start: number, end: number): Chunk => {
+      const targets = new Int32Array(end - start).fill(-1);
+      targets.set(text.tokens.subarray(start + 1, end + 1));
+      return { ...chunkOf(engine, text, { start, end }), targets, headTemperature: 1 };
+    };
+    // No page border: three runs.
+    const result = await engine.run([chunk(0, 70), chunk(70, 140), chunk(140, 200)]);
+    expect(result.logits).toEqual([null, null, null]);
+    const rows = [0, 1, 2].flatMap((i) => rowsOf(result, i, VOCAB)) as RowHead[];
+    expect(rows).toHaveLength(200);
+    rows.forEach((row, i) => {
+      const wanted = whole.subarray(i * VOCAB, (i + 1) * VOCAB);
+      const token = text.tokens[i + 1];
+      expect(row.target).toEqual(token === undefined ? null : { token, logit: wanted[token] });
+      if (token === undefined) return;
+      const [scored, plain] = [scoreToken(row, token, 3), scoreToken(wanted, token, 3)];
+      expect(scored.logprob).toBeCloseTo(plain.logprob, 4);
+      expect(scored.top.map((top) => top.token)).toEqual(plain.top.map((top) => top.token));
+    });
+    // A token that is in no head, and was not named.
+    const other = (row: RowHead): number => [...Array(VOCAB).keys()].find((token) => !row.tokens.includes(token) && token !== row.target?.token)!;
+    expect(() => scoreToken(rows[0]!, other(rows[0]!), 0)).toThrow('of which only the head is there');
+    expect(scoreToken(rows[199]!, other(rows[199]!), 0).logprob).toBeCloseTo(scoreToken(whole.subarray(199 * VOCAB), other(rows[199]!), 0).logprob, 4);
     await engine.close();
   });
 

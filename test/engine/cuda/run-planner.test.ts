@@ -4,7 +4,7 @@ import { planRuns } from '../../../engine/cuda/run-planner.ts';
 import type { Chunk } from '../../../engine/engine.ts';
 import type { PagePlan } from '../../../kvcache/page-lists/page-list.ts';
 
-const limits = { rows: 1000, chunks: 10, promptPages: Infinity, joinsPrompts: true };
+const limits = { rows: 1000, scoredRows: 1000, chunks: 10, promptPages: Infinity, joinsPrompts: true };
 
 function chunk(sequenceId: number, start: number, tokens: number, { phase = tokens === 1 ? 'decode' : 'prefill', plan = {} }: { phase?: Chunk['phase']; plan?: Partial<PagePlan> } = {}): Chunk {
   const none = new Int32Array(0);
@@ -34,6 +34,14 @@ test('the next chunk of a prompt goes along where it begins at a page border, an
   expect(sizes([chunk(1, 0, 128), chunk(1, 128, 1)])).toEqual([1, 1]);
   expect(sizes([chunk(1, 127, 1), chunk(1, 128, 1)])).toEqual([1, 1]);
   expect(sizes([chunk(1, 63, 1, { phase: 'prefill' }), chunk(1, 64, 64), chunk(1, 192, 64)])).toEqual([2, 1]);
+});
+
+test('prompts that are scored go together while there is room for their rows of logits', () => {
+  const scored = (sequenceId: number): Chunk => ({ ...chunk(sequenceId, 0, 128), logits: 'all', targets: new Int32Array(128) });
+  const step = [scored(1), scored(2), chunk(3, 5, 1), chunk(4, 0, 100)];
+  expect(sizes(step, { scoredRows: 256 })).toEqual([4]);
+  expect(sizes(step, { scoredRows: 255 })).toEqual([1, 3]);
+  expect(sizes(step, { scoredRows: 50 })).toEqual([1, 1, 2]);
 });
 
 test('prompts go together while there is room for all pages of their texts; one text counts once, decode not', () => {

@@ -14,20 +14,21 @@ describe.skipIf(reasonWithoutDevice !== null)('heads of rows of logits', () => {
   beforeAll(() => { bench = new KernelBench(); });
   afterAll(() => { bench.close(); });
 
-  interface Head { tokens: number[]; logits: number[]; rest: number; restAtTemperature: number; isSound: boolean }
+  interface Head { tokens: number[]; logits: number[]; rest: number; restAtTemperature: number; isSound: boolean; targetLogit: number }
 
-  function headsOf(rows: readonly Float32Array[], vocab: number, temperature: number): Head[] {
+  function headsOf(rows: readonly Float32Array[], vocab: number, temperature: number, targets = rows.map(() => -1)): Head[] {
     const [stride, parts] = [vocab + 3, Math.ceil(vocab / PART)];
     const logits = new Float32Array(rows.length * stride).fill(Infinity);
     rows.forEach((row, i) => { logits.set(row, i * stride); });
+    const given = bench.up(logits);
     const inverses = bench.up(new Float32Array(rows.length).fill(1 / temperature));
     const entries = rows.length * parts * HEAD_TOKENS;
     const [tokens, largest, sums] = [bench.poisoned(entries * 4), bench.poisoned(entries * 4), bench.poisoned(rows.length * parts * 16)];
     const heads = bench.poisoned(rows.length * RECORD * 4);
     bench.kernel({ file: 'sample', name: 'head_parts', parameters: 'piipppp' })
-      .launch({ grid: [parts, rows.length], block: [256] }, bench.up(logits).address, stride, vocab, inverses.address, tokens.address, largest.address, sums.address);
-    bench.kernel({ file: 'sample', name: 'join_heads', parameters: 'ppppip' })
-      .launch({ grid: [rows.length], block: [1024] }, tokens.address, largest.address, sums.address, inverses.address, parts, heads.address);
+      .launch({ grid: [parts, rows.length], block: [256] }, given.address, stride, vocab, inverses.address, tokens.address, largest.address, sums.address);
+    bench.kernel({ file: 'sample', name: 'join_heads', parameters: 'ppppipipp' })
+      .launch({ grid: [rows.length], block: [1024] }, tokens.address, largest.address, sums.address, inverses.address, parts, given.address, stride, bench.ints(targets).address, heads.address);
     const [integers, floats] = [bench.integers(heads, rows.length * RECORD), bench.floats(heads, rows.length * RECORD)];
     return rows.map((_, row) => {
       const at = row * RECORD;
@@ -35,6 +36,7 @@ describe.skipIf(reasonWithoutDevice !== null)('heads of rows of logits', () => {
       return {
         tokens: [...integers.subarray(at, at + count)], logits: [...floats.subarray(at + HEAD_TOKENS, at + HEAD_TOKENS + count)],
         rest: floats[at + 2 * HEAD_TOKENS]!, restAtTemperature: floats[at + 2 * HEAD_TOKENS + 1]!, isSound: integers[at + 2 * HEAD_TOKENS + 2] === 1,
+        targetLogit: floats[at + 2 * HEAD_TOKENS + 3]!,
       };
     });
   }
@@ -62,6 +64,13 @@ describe.skipIf(reasonWithoutDevice !== null)('heads of rows of logits', () => {
         expect(Math.abs(head.restAtTemperature - wanted.restAtTemperature), what).toBeLessThanOrEqual(1e-5 * wanted.restAtTemperature + LEAST_FLOAT);
       });
     });
+  });
+
+  test('the logit of a token that is named comes with the head, in it or not', () => {
+    const vocab = 20_000;
+    const rows = Array.from({ length: 6 }, () => Float32Array.from({ length: vocab }, kinds.plain));
+    const targets = [0, vocab - 1, -1, rows[3]!.indexOf(Math.max(...rows[3]!)), rows[4]!.indexOf(Math.min(...rows[4]!)), bench.random.below(vocab)];
+    expect(headsOf(rows, vocab, 1, targets).map(({ targetLogit }) => targetLogit)).toEqual(rows.map((row, i) => (targets[i]! < 0 ? 0 : row[targets[i]!]!)));
   });
 
   test('a row has the same head whatever is beside it, to the bit', () => {
