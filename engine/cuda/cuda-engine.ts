@@ -18,7 +18,6 @@ import { CudaOps } from './cuda-ops.ts';
 import { activationFactors, type OpsParts, type RunAddresses } from './cuda-values.ts';
 import { Device } from './device.ts';
 import { DeviceMemory, type DeviceBuffer } from './device-memory.ts';
-import { DevicePageRows } from './device-page-rows.ts';
 import { DeviceWeights, type Quantize, type WeightSource } from './device-weights.ts';
 import { ExactHalves } from './exact-halves.ts';
 import { CublasLt } from './ffi/cublas-lt.ts';
@@ -27,12 +26,12 @@ import type { SearchSettings } from './ffi/library-search.ts';
 import { Nvrtc } from './ffi/nvrtc.ts';
 import { Kernels } from './kernels.ts';
 import { KeptTables } from './kept-tables.ts';
-import { headPad, KvMemory, type KvFormat, type KvLayout } from './kv-memory.ts';
+import { KvMemory, type KvFormat, type KvLayout } from './kv-memory.ts';
 import { LinearLayers } from './linear-layers.ts';
+import { MemoryBudget } from './memory-budget.ts';
 import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
 import { RecordedRuns } from './recorded-runs.ts';
-import { RowHeads } from './row-heads.ts';
 import { PreparedStep } from './prepared-step.ts';
 import { planRuns } from './run-planner.ts';
 import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
@@ -66,13 +65,8 @@ export interface CudaEngineOptions {
   readonly fast: boolean;
 }
 
-/** Free memory that is left for what the driver takes by itself. */
-const SPARE_BYTES = 768 << 20;
 /** More rows in a run make its products no faster. */
 const MAX_RUN_ROWS = 8192;
-/** Rows of logits of a run that score prompts: as many as fit here, and as many as one chunk may ask for. */
-const SCORED_BYTES = 256 << 20;
-const LEAST_SCORED_ROWS = 128;
 
 export class CudaEngine implements Engine {
   readonly spec: EngineSpec;
@@ -99,7 +93,7 @@ export class CudaEngine implements Engine {
   readonly #kept: KeptTables;
   readonly #upload: RunUpload;
   readonly #frequencies: DeviceBuffer;
-  readonly #vocabStride: number;
+  readonly #budget: MemoryBudget;
   readonly #recorded: RecordedRuns;
   /** From the first to the last thing that a step puts on the stream. */
   readonly #stepEvents: readonly [from: bigint, to: bigint];
@@ -132,14 +126,17 @@ export class CudaEngine implements Engine {
       deltaFactor: activationFactors[type].delta,
     });
     deviceWeights.register(this.#products);
-    this.#vocabStride = deviceWeights.linear([spec.tiedHead ? 'model.embed_tokens' : 'lm_head']).columns;
+    const vocabStride = deviceWeights.linear([spec.tiedHead ? 'model.embed_tokens' : 'lm_head']).columns;
     this.#logits = new StepLogits({
-      device: this.device, memory: this.memory, workspace: this.#workspace, kernels: this.#kernels, vocab: spec.vocab, stride: this.#vocabStride,
+      device: this.device, memory: this.memory, workspace: this.#workspace, kernels: this.#kernels, vocab: spec.vocab, stride: vocabStride,
     });
     const fixed = this.#rope.frequencies(0);
     this.#frequencies = this.memory.allocate(fixed.byteLength, 'RoPE frequencies');
     this.memory.write(this.#frequencies, fixed);
     this.#selection = new SelectionMemory(this.memory, spec);
+    this.#budget = new MemoryBudget({
+      model: spec, kv: this.#kvLayout, vocabStride, multiprocessors: properties.multiprocessors, stepTokens: options.stepTokens, spareBytes: options.spareBytes ?? 0,
+    });
     this.pages = this.#choosePages(options);
     this.pageIds = PageRows.idsFor(this.pages);
     this.kv = this.#newKvMemory();
@@ -261,7 +258,7 @@ export class CudaEngine implements Engine {
   #planRuns(step: readonly Chunk[]): (readonly Chunk[])[] {
     const { wide } = this.kv;
     const promptPages = wide === null ? Infinity : wide.pages - MAX_MOVED_PAGES;
-    return planRuns(step, { rows: MAX_RUN_ROWS, scoredRows: this.#mostScoredRows, chunks: this.#selection.numSlots, promptPages, joinsPrompts: this.#isFast });
+    return planRuns(step, { rows: MAX_RUN_ROWS, scoredRows: this.#budget.scoredRows, chunks: this.#selection.numSlots, promptPages, joinsPrompts: this.#isFast });
   }
 
   /** Plans a run: where its tokens are written, which slots its picks take, which pages are copied, and its tables. */
@@ -314,7 +311,7 @@ export class CudaEngine implements Engine {
   /** Behind the ids of the pool stand those of turned copies, which are whole for good. */
   #newKvMemory(): KvMemory {
     const ids = this.pageIds + MAX_MOVED_PAGES;
-    const widePages = Math.min(ids, this.#mostWidePages);
+    const widePages = Math.min(ids, this.#budget.widePages);
     const kv = new KvMemory(this.#model, this.memory, { pages: this.pages + MAX_MOVED_PAGES, ids, widePages }, this.#kvLayout);
     for (let page = this.pageIds; page < ids; page++) kv.pageRows.place(page);
     return kv;
@@ -359,34 +356,11 @@ export class CudaEngine implements Engine {
     return `${JSON.stringify(tables.sizes)} ${attention.shape}`;
   }
 
-  #choosePages({ pages, stepTokens, spareBytes = 0 }: CudaEngineOptions): number {
+  #choosePages({ pages }: CudaEngineOptions): number {
     if ('exactly' in pages) return pages.exactly;
-    const { layers, kvHeads } = this.#model;
-    const idsPerPage = PageRows.idsFor(1);
-    const pageBytes = KvMemory.pageBytes(this.#model, this.#kvLayout.format) + DevicePageRows.bytes({ ids: idsPerPage, heads: layers * kvHeads });
-    const reserved = SPARE_BYTES + spareBytes + MAX_MOVED_PAGES * pageBytes + this.#runBytes(stepTokens);
-    const free = this.device.memory().free - reserved;
-    // A run reads the pages of a text of full length in 16 bits, or of all there are.
-    const wideBytes = KvMemory.widePageBytes(this.#model, this.#kvLayout);
-    const affordable = Math.floor(Math.max((free - this.#mostWidePages * wideBytes) / pageBytes, (free - MAX_MOVED_PAGES * wideBytes) / (pageBytes + idsPerPage * wideBytes)));
-    if (affordable < 1) throw new DeviceMemoryError({ bytes: pageBytes + reserved, what: 'KV memory and a step', ...this.device.memory() });
+    const { free, total } = this.device.memory();
+    const affordable = this.#budget.pagesIn(free);
+    if (affordable < 1) throw new DeviceMemoryError({ bytes: this.#budget.pageBytes + this.#budget.reserved, what: 'KV memory and a step', free, total });
     return Math.min(affordable, pages.atMost);
-  }
-
-  /** Pages of a text of full length, and turned copies. */
-  get #mostWidePages(): number {
-    return Math.ceil(this.#model.contextLength / PAGE_TOKENS) + MAX_MOVED_PAGES;
-  }
-
-  get #mostScoredRows(): number {
-    return Math.max(LEAST_SCORED_ROWS, Math.min(MAX_RUN_ROWS, Math.floor(SCORED_BYTES / (4 * this.#vocabStride))));
-  }
-
-  /** What the buffers of a run take: activations, parts of attention, scores, rows of logits and their heads. */
-  #runBytes(stepTokens: number): number {
-    const { kvHeads, headDim } = this.#model;
-    const partials = 4 * this.device.properties.multiprocessors * kvHeads * 64 * (headPad(headDim) + 2) * 4;
-    const logits = this.#mostScoredRows * (4 * this.#vocabStride + RowHeads.bytesPerRow(this.#model.vocab));
-    return CudaOps.activationBytes(this.#model, stepTokens) + partials + logits + (256 << 20);
   }
 }
