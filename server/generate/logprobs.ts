@@ -46,13 +46,26 @@ export function chatLogprobs(tokenizer: Tokenizer, tokens: readonly PlacedToken[
 
 /** `logprobs` of a completion choice: four lists in step. The chosen token is always among its alternatives. */
 export function completionLogprobs(tokenizer: Tokenizer, tokens: readonly PlacedToken[]): object {
-  const name = (token: number): string => tokenName(tokenizer.tokenBytes(token));
+  // An echoed text has each token many times, and more often among alternatives.
+  const names = new Map<number, string>();
+  const name = (token: number): string => {
+    const known = names.get(token);
+    if (known !== undefined) return known;
+    const made = tokenName(tokenizer.tokenBytes(token));
+    names.set(token, made);
+    return made;
+  };
   return {
     text_offset: tokens.map(({ offset }) => offset),
     token_logprobs: tokens.map(({ logprob }) => logprob === null ? null : finite(logprob)),
     tokens: tokens.map(({ token }) => name(token)),
-    top_logprobs: tokens.map(({ token, logprob, top }) => logprob === null ? null : Object.fromEntries(
-      [...top, { token, logprob }].map((other) => [name(other.token), finite(other.logprob)]),
-    )),
+    top_logprobs: tokens.map(({ token, logprob, top }) => {
+      if (logprob === null) return null;
+      // Without a prototype: a token may be called what a member of one is.
+      const alternatives = Object.create(null) as Record<string, number>;
+      for (const other of top) alternatives[name(other.token)] = finite(other.logprob);
+      alternatives[name(token)] = finite(logprob);
+      return alternatives;
+    }),
   };
 }
