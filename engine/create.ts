@@ -88,10 +88,11 @@ async function createCuda(options: CreateEngineOptions): Promise<Engine> {
   }
   const kvFormat = kvFormatOf(options.kvPrecision, precision === 'bf16' ? 'bf16' : 'fp16');
   const { CudaEngine } = await import('./cuda/cuda-engine.ts');
-  const wanted = (spec: ModelSpec): number => Math.ceil((maxModelLen || spec.contextLength) / PAGE_TOKENS) * maxSequences;
+  const longestText = (spec: ModelSpec): number => maxModelLen || spec.contextLength;
+  const wanted = (spec: ModelSpec): number => Math.ceil(longestText(spec) / PAGE_TOKENS) * maxSequences;
   return withModel(options, (model) => Promise.resolve(new CudaEngine({
     ...model, stepTokens, spareBytes, libraries: librariesOf(options), fast: options.cudaKernels === 'fast',
-    precision: precision === 'auto' ? 'fp16' : precision, kvFormat,
+    precision: precision === 'auto' ? 'fp16' : precision, kvFormat, longestText: longestText(model.spec),
     pages: kvTokens > 0 ? { exactly: Math.ceil(kvTokens / PAGE_TOKENS) } : { atMost: wanted(model.spec) },
   })));
 }

@@ -33,7 +33,7 @@ import { MatrixProducts, type ElementType } from './matrix-products.ts';
 import { MovedPages, type Move } from './moved-pages.ts';
 import { RecordedRuns } from './recorded-runs.ts';
 import { PreparedStep } from './prepared-step.ts';
-import { planRuns } from './run-planner.ts';
+import { countPromptPages, planRuns } from './run-planner.ts';
 import { buildRunTables, isDecodeRun, type ChunkPlace, type RunModel, type RunTables } from './run-tables.ts';
 import { RunUpload } from './run-upload.ts';
 import { checkModel, engineSpec, runModel, suitsHopper } from './served-model.ts';
@@ -55,6 +55,8 @@ export interface CudaEngineOptions {
   readonly pages: { readonly exactly: number } | { readonly atMost: number };
   /** Tokens of a step that memory is set aside for; longer ones take more. */
   readonly stepTokens: number;
+  /** Of texts that prefill is to be fastest for; as long as the model was trained for unless it is said. */
+  readonly longestText?: number;
   /** Bytes that are left for another engine on the device. */
   readonly spareBytes?: number;
   readonly libraries: SearchSettings;
@@ -136,6 +138,7 @@ export class CudaEngine implements Engine {
     this.#selection = new SelectionMemory(this.memory, spec);
     this.#budget = new MemoryBudget({
       model: spec, kv: this.#kvLayout, vocabStride, multiprocessors: properties.multiprocessors, stepTokens: options.stepTokens, spareBytes: options.spareBytes ?? 0,
+      longestText: options.longestText ?? spec.contextLength,
     });
     this.pages = this.#choosePages(options);
     this.pageIds = PageRows.idsFor(this.pages);
@@ -256,9 +259,7 @@ export class CudaEngine implements Engine {
   }
 
   #planRuns(step: readonly Chunk[]): (readonly Chunk[])[] {
-    const { wide } = this.kv;
-    const promptPages = wide === null ? Infinity : wide.pages - MAX_MOVED_PAGES;
-    return planRuns(step, { rows: MAX_RUN_ROWS, scoredRows: this.#budget.scoredRows, chunks: this.#selection.numSlots, promptPages, joinsPrompts: this.#isFast });
+    return planRuns(step, { rows: MAX_RUN_ROWS, scoredRows: this.#budget.scoredRows, chunks: this.#selection.numSlots, promptPages: this.#promptPages, joinsPrompts: this.#isFast });
   }
 
   /** Plans a run: where its tokens are written, which slots its picks take, which pages are copied, and its tables. */
@@ -270,7 +271,9 @@ export class CudaEngine implements Engine {
     const inUse = new Set<number>();
     const moved: ChunkPlace['moved'] = (chunk, entry) => this.#moved.get(chunk, entry, moves);
     const places = chunks.map((chunk) => this.#place(chunk, moved, inUse));
-    const tables = buildRunTables(places, this.#runModel, { firstEntry: this.#kept.length, moves });
+    // What does not fit in 16 bits is read as it lies, by kernels for every chip.
+    const model = countPromptPages(chunks) <= this.#promptPages ? this.#runModel : { ...this.#runModel, hopperRows: null };
+    const tables = buildRunTables(places, model, { firstEntry: this.#kept.length, moves });
     for (const chunk of chunks) if (chunk.phase === 'prefill') this.#selection.truncate(chunk.sequenceId, chunk.start);
     return tables;
   }
@@ -306,6 +309,11 @@ export class CudaEngine implements Engine {
       // The matrix is freed next.
       this.device.synchronize();
     };
+  }
+
+  /** Pages that prompts of one run may read by kernels that want 16 bits. */
+  get #promptPages(): number {
+    return this.kv.wide === null ? Infinity : this.kv.wide.pages - MAX_MOVED_PAGES;
   }
 
   /** Behind the ids of the pool stand those of turned copies, which are whole for good. */

@@ -18,6 +18,8 @@ export interface MemoryUse {
   readonly multiprocessors: number;
   /** Tokens of a step that memory is set aside for. */
   readonly stepTokens: number;
+  /** Tokens of a text that one run is to read in 16 bits. */
+  readonly longestText: number;
   /** Bytes that are left for others. */
   readonly spareBytes: number;
 }
@@ -44,7 +46,7 @@ export class MemoryBudget {
 
   /** Pages that one run may read in 16 bits where memory has more ids: those of a text of full length, and turned copies. */
   get widePages(): number {
-    return Math.ceil(this.#use.model.contextLength / PAGE_TOKENS) + MAX_MOVED_PAGES;
+    return Math.ceil(this.#use.longestText / PAGE_TOKENS) + MAX_MOVED_PAGES;
   }
 
   /** Pages for whose rows `free` bytes have room, beside all else; below 1 where there is none. */

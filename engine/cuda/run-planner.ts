@@ -4,7 +4,7 @@
  * a page border; any other next chunk of a sequence waits for the next run. Pure. Called by cuda-engine.ts.
  */
 import { MAX_MOVED_PAGES, PAGE_TOKENS } from '../../kvcache/page-lists/page-list.ts';
-import { countMovedPages } from '../check-chunk.ts';
+import { countMovedPages, ownPages } from '../check-chunk.ts';
 import type { Chunk } from '../engine.ts';
 
 export interface RunLimits {
@@ -14,7 +14,7 @@ export interface RunLimits {
   readonly scoredRows: number;
   /** Chunks of a run: each may need a slot for what it picks. */
   readonly chunks: number;
-  /** Pages of the texts of its prompts together; one longer text runs alone. */
+  /** Pages that its prompts read together; one that reads more runs alone. */
   readonly promptPages: number;
   /** Whether a prompt's next chunk may come in the same run. */
   readonly joinsPrompts: boolean;
@@ -42,11 +42,15 @@ function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, scoredRows, chunks
   return total <= rows && scored <= scoredRows && run.length < chunks && moved <= MAX_MOVED_PAGES && countPromptPages([...run, chunk]) <= promptPages && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
 }
 
-/** Pages of the texts that have prompt chunks in the run. */
-function countPromptPages(run: readonly Chunk[]): number {
-  const pages = new Map<number, number>();
-  for (const { phase, sequenceId, start, tokens } of run) if (phase === 'prefill') pages.set(sequenceId, Math.ceil((start + tokens.length) / PAGE_TOKENS));
-  return [...pages.values()].reduce((sum, count) => sum + count, 0);
+/** Pages that the prompt chunks of a run read, at most: of each text no more than it has. */
+export function countPromptPages(run: readonly Chunk[]): number {
+  const texts = new Map<number, { pages: number; listed: number }>();
+  for (const chunk of run) {
+    if (chunk.phase !== 'prefill') continue;
+    const listed = (texts.get(chunk.sequenceId)?.listed ?? 0) + chunk.attention.classes.reduce((sum, { fixed, candidates }) => sum + fixed.length + candidates.length, ownPages(chunk).length);
+    texts.set(chunk.sequenceId, { pages: Math.ceil((chunk.start + chunk.tokens.length) / PAGE_TOKENS), listed });
+  }
+  return [...texts.values()].reduce((sum, { pages, listed }) => sum + Math.min(pages, listed), 0);
 }
 
 /** `before`: the sequence's chunks in the run, in order; at least one. */

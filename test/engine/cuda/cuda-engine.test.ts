@@ -37,6 +37,7 @@ interface Kind {
   readonly fast: boolean;
   readonly kvFormat?: KvFormat;
   readonly headOrder?: Int32Array;
+  readonly longestText?: number;
 }
 
 describe.skipIf(reason !== null)('on a device', () => {
@@ -163,6 +164,13 @@ function byteKvCases(libraries: SearchSettings, kvFormat: KvFormat, bound: Engin
       return Float32Array.from([...first, ...logits.flatMap((some) => [...some!])]);
     }));
     expect(relativeError(rows[0]!, rows[1]!)).toBeLessThan(sameBound);
+    for (const engine of engines) await engine.close();
+  });
+
+  test('a prompt that is longer than those that are widened gives what it gives widened', async () => {
+    const engines = await Promise.all([{}, { longestText: 128 }].map((short) => open(libraries, model, 8, { precision: 'fp16', fast: true, kvFormat, ...short })));
+    const [widened, direct] = await Promise.all(engines.map((engine) => readText(engine, texts[0]!, { chunkTokens: 128 })));
+    expect(relativeError(direct!, widened!)).toBeLessThan(sameBound);
     for (const engine of engines) await engine.close();
   });
 

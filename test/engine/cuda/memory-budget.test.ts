@@ -13,7 +13,7 @@ function budgetOf(kv: KvLayout, { contextLength = 131_072, vocab = 128_256, spar
     model_type: 'llama', hidden_act: 'silu', num_hidden_layers: 32, num_attention_heads: 32, num_key_value_heads: 8, hidden_size: 4096,
     intermediate_size: 14336, vocab_size: vocab, max_position_embeddings: contextLength, rms_norm_eps: 1e-5, rope_theta: 500_000,
   });
-  return { model, budget: new MemoryBudget({ model, kv, vocabStride: vocab, multiprocessors: 132, stepTokens: 8192, spareBytes }) };
+  return { model, budget: new MemoryBudget({ model, kv, vocabStride: vocab, multiprocessors: 132, stepTokens: 8192, longestText: contextLength, spareBytes }) };
 }
 
 describe.each<[string, KvLayout]>([['16 bits', { format: 'element', widens: true }], ['8 bits', { format: 'fp8', widens: true }], ['8 bits, read as they are', { format: 'int8', widens: false }]])('%s', (_, kv) => {

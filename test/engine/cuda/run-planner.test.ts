@@ -44,12 +44,15 @@ test('prompts that are scored go together while there is room for their rows of 
   expect(sizes(step, { scoredRows: 50 })).toEqual([1, 1, 2]);
 });
 
-test('prompts go together while there is room for all pages of their texts; one text counts once, decode not', () => {
-  const step = [chunk(1, 0, 128), chunk(1, 128, 128), chunk(2, 64, 128), chunk(3, 2000, 1), chunk(4, 0, 1, { phase: 'prefill' })];
+test('prompts go together while there is room for all pages that they read; one text counts once, decode not', () => {
+  const reading = (pages: number) => ({ plan: { fixed: new Int32Array(pages) } });
+  const step = [chunk(1, 0, 128), chunk(1, 128, 128, reading(2)), chunk(2, 64, 128, reading(1)), chunk(3, 2000, 1), chunk(4, 0, 1, { phase: 'prefill' })];
   expect(sizes(step, { promptPages: 8 })).toEqual([5]);
   expect(sizes(step, { promptPages: 7 })).toEqual([4, 1]);
   expect(sizes(step, { promptPages: 6 })).toEqual([2, 3]);
-  expect(sizes([chunk(1, 640, 64), chunk(2, 0, 64)], { promptPages: 5 })).toEqual([1, 1]);
+  // Ten pages of one, four of them read.
+  expect(sizes([chunk(1, 640, 64, reading(3)), chunk(2, 0, 64)], { promptPages: 5 })).toEqual([2]);
+  expect(sizes([chunk(1, 640, 64, reading(3)), chunk(2, 0, 64)], { promptPages: 4 })).toEqual([1, 1]);
 });
 
 test('a chunk that moves pages waits until they are written', () => {
