@@ -36,9 +36,10 @@ const joined = (deltas: readonly { text: string }[]): string => deltas.map(({ te
 test('no piece ever holds half a character, and the pieces make the text', () => {
   fc.assert(fc.property(fc.string({ unit: 'grapheme', maxLength: 40 }), (text) => {
     const { deltas } = takeEach(plain, idsOf(text));
-    expect(deltas.every((delta) => !delta.text.includes('\ufffd'))).toBe(true);
+    // What half a character is decoded to; a text may hold it too.
+    expect(text.includes('\ufffd') || deltas.every((delta) => !delta.text.includes('\ufffd'))).toBe(true);
     expect(joined(deltas)).toBe(text);
-  }));
+  }), { examples: [['\ufffd'], ['a \ufffd\u{1f600}b']] });
 });
 
 test('a stop string that lies across token borders ends the text before it', () => {
