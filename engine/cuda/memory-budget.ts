@@ -28,7 +28,7 @@ export interface MemoryUse {
 const DRIVER_BYTES = 768 << 20;
 /** Lists, tables, what linear layers need. */
 const TABLE_BYTES = 256 << 20;
-/** Rows of logits of a run that score prompts: as many as fit here, and as many as one chunk may ask for. */
+/** Rows of logits of a run that score prompts: as many as fit here, at least what one chunk may ask for, at most what a run has. */
 const SCORED_BYTES = 256 << 20;
 const [LEAST_SCORED_ROWS, MOST_SCORED_ROWS] = [128, 8192];
 

@@ -39,7 +39,8 @@ function mayJoin(run: readonly Chunk[], chunk: Chunk, { rows, scoredRows, chunks
   const moved = run.reduce((sum, { attention }) => sum + countMovedPages(attention), countMovedPages(chunk.attention));
   const before = run.filter(({ sequenceId }) => sequenceId === chunk.sequenceId);
   const scored = run.reduce((sum, { targets }) => sum + (targets?.length ?? 0), chunk.targets?.length ?? 0);
-  return total <= rows && scored <= scoredRows && run.length < chunks && moved <= MAX_MOVED_PAGES && countPromptPages([...run, chunk]) <= promptPages && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
+  const fits = total <= rows && scored <= scoredRows && run.length < chunks && moved <= MAX_MOVED_PAGES && countPromptPages([...run, chunk]) <= promptPages;
+  return fits && (before.length === 0 || (joinsPrompts && continues(before, chunk)));
 }
 
 /** Pages that the prompt chunks of a run read, at most: of each text no more than it has. */
